@@ -1,0 +1,3 @@
+//! The exit code of `cli::run`, nothing else.
+
+fn main() {}
