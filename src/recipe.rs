@@ -255,7 +255,10 @@ mod tests {
 
     impl Content for Memory {
         fn send(&self, blob: Blob, sink: &mut dyn Sink) -> Result<()> {
-            sink.bytes(self.0.get(&blob.digest).ok_or(Error::Lost(blob.digest))?)
+            match self.0.get(&blob.digest) {
+                Some(bytes) => sink.bytes(bytes),
+                None => Err(Error::Lost(blob.digest)),
+            }
         }
     }
 
@@ -282,7 +285,8 @@ mod tests {
                 }
             }
             let encoded = recipe.encode();
-            prop_assert_eq!(Recipe::decode(&encoded).as_ref(), Some(&recipe));
+            let decoded = Recipe::decode(&encoded);
+            prop_assert_eq!(decoded.as_ref(), Some(&recipe));
             prop_assert_eq!(recipe.size(), expected.len() as u64);
             let inner = Blob::of(&encoded);
             memory.insert(inner.digest, encoded);

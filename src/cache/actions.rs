@@ -1,0 +1,146 @@
+//! The action cache: result by key, one small file each, with the preimage beside the result and a
+//! checksum of its own. What cannot be read is a miss. Knows no content.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::Cache;
+use crate::digest::{Blob, Digest};
+use crate::error::Result;
+use crate::host::fs::{self, Durability};
+
+/// The result of an action.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The version of this format; others are misses.
+    pub version: u32,
+    /// The tree that the action made.
+    pub value: Digest,
+    /// What it printed, if anything.
+    pub log: Option<Blob>,
+    /// Warnings that belong to the result and are shown again on a hit with `-v`.
+    pub warnings: Vec<String>,
+    /// Wall-clock milliseconds that it took.
+    pub milliseconds: u64,
+    /// What the key is made of.
+    pub preimage: serde_json::Value,
+}
+
+/// The version that is written.
+pub const VERSION: u32 = 1;
+
+/// A record is at most this long; a longer file is a miss.
+const LIMIT: u64 = 64 << 20;
+
+impl Cache {
+    fn record_path(&self, key: &Digest) -> PathBuf {
+        let hex = key.hex();
+        self.path("actions").join(&hex[..2]).join(&hex[2..])
+    }
+
+    /// The result recorded for a key, if there is a whole and undamaged one.
+    pub fn lookup(&self, key: &Digest) -> Option<Record> {
+        let bytes = fs::read(&self.record_path(key), LIMIT).ok()??;
+        let text = std::str::from_utf8(&bytes).ok()?;
+        let (sum, body) = text.split_once('\n')?;
+        // The key is part of the sum, so that a record that strayed to another name is a miss.
+        if sum != checksum(key, body) {
+            return None;
+        }
+        let record: Record = serde_json::from_str(body).ok()?;
+        (record.version == VERSION).then_some(record)
+    }
+
+    /// Records a result under its key, replacing what is there.
+    pub fn record(&self, key: &Digest, record: &Record) -> Result<()> {
+        let body = match serde_json::to_string(record) {
+            Ok(body) => body,
+            Err(error) => panic!("BUG: a record cannot be written as JSON: {error}"),
+        };
+        let text = format!("{}\n{body}", checksum(key, &body));
+        fs::write(&self.record_path(key), text.as_bytes(), 0o644, Durability::Cache)
+    }
+
+    /// Calls `visit` with every key that has a file, and its record if it is a good one.
+    pub fn each_record(&self, visit: &mut dyn FnMut(Digest, Option<Record>)) {
+        let folder = self.path("actions");
+        for shard in fs::list(&folder).unwrap_or_default() {
+            for name in fs::list(&folder.join(&shard)).unwrap_or_default() {
+                let text = format!("{}{}", shard.to_string_lossy(), name.to_string_lossy());
+                if let Ok(key) = text.parse() {
+                    visit(key, self.lookup(&key));
+                }
+            }
+        }
+    }
+
+    /// Takes a record away.
+    pub fn forget(&self, key: &Digest) -> Result<()> {
+        fs::remove_file(&self.record_path(key))
+    }
+
+    /// The digest of a recipe's content, streamed when it is first asked for and remembered.
+    pub fn content_digest(&self, recipe: &Blob, size: u64, hasher: crate::digest::Hasher) -> Result<Digest> {
+        use crate::recipe::Content;
+        let algorithm = match &hasher {
+            crate::digest::Hasher::Blake3(_) => "blake3",
+            crate::digest::Hasher::Sha256(_) => "sha256",
+        };
+        let preimage = serde_json::json!({ "content": recipe.digest, "algorithm": algorithm });
+        let key = Digest::of(preimage.to_string().as_bytes());
+        if let Some(record) = self.lookup(&key) {
+            return Ok(record.value);
+        }
+        let parsed = self.cas.recipe(*recipe)?;
+        if parsed.size() != size {
+            return Err(crate::error::Error::Lost(recipe.digest));
+        }
+        let value = parsed.digest(&self.cas, hasher)?;
+        let record =
+            Record { version: VERSION, value, log: None, warnings: Vec::new(), milliseconds: 0, preimage };
+        self.record(&key, &record)?;
+        Ok(value)
+    }
+}
+
+fn checksum(key: &Digest, body: &str) -> String {
+    let mut hasher = blake3::Hasher::new_keyed(key.bytes());
+    hasher.update(body.as_bytes());
+    hasher.finalize().to_hex().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_record_is_a_miss() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(folder.path()).unwrap();
+        let key = Digest::of(b"key");
+        let record = Record {
+            version: VERSION,
+            value: Digest::of(b"value"),
+            log: Some(Blob::of(b"log")),
+            warnings: vec!["w".into()],
+            milliseconds: 7,
+            preimage: serde_json::json!({"a": 1}),
+        };
+        cache.record(&key, &record).unwrap();
+        assert_eq!(cache.lookup(&key), Some(record));
+        let path = cache.record_path(&key);
+        let good = fs::read(&path, LIMIT).unwrap().unwrap();
+        for at in 0..good.len() {
+            for bit in 0..8 {
+                let mut bad = good.clone();
+                bad[at] ^= 1 << bit;
+                fs::write(&path, &bad, 0o644, Durability::Cache).unwrap();
+                assert_eq!(cache.lookup(&key), None, "byte {at} bit {bit}");
+            }
+        }
+        let stray = cache.record_path(&Digest::of(b"other"));
+        fs::write(&stray, &good, 0o644, Durability::Cache).unwrap();
+        assert_eq!(cache.lookup(&Digest::of(b"other")), None);
+    }
+}

@@ -1,0 +1,250 @@
+//! Content by digest: one read-only file for each blob. Every reader verifies; what is damaged is
+//! taken away and reported as lost, so that its producer makes it again. Nothing is synced: a torn
+//! blob is a lost blob. Knows no tree and no record.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use super::stamps::{Algorithm, Stamps};
+use crate::digest::{Blob, Digest, Hasher, HashingWriter, PIECE};
+use crate::error::{At, Error, Result};
+use crate::host::fs::{self, Existing, Links, Stamp};
+use crate::recipe::{Content, Sink};
+
+/// Blobs of at least this many bytes are remembered as verified; smaller ones are hashed faster than
+/// they are looked up.
+const REMEMBERED: u64 = 64 * 1024;
+
+/// The content-addressed store.
+pub struct Cas {
+    folder: PathBuf,
+    tmp: PathBuf,
+    /// What is remembered about files, here and in the project.
+    pub stamps: Stamps,
+}
+
+impl Cas {
+    /// A store in `folder`, with temporary files in `tmp` on the same file system.
+    pub fn new(folder: PathBuf, tmp: PathBuf, stamps: Stamps) -> Self {
+        Self { folder, tmp, stamps }
+    }
+
+    /// The file of a blob, there or not: `cas/ab/…` by BLAKE3, `cas/sha256/ab/…` by SHA-256.
+    pub fn path(&self, digest: &Digest) -> PathBuf {
+        let hex = digest.hex();
+        match digest {
+            Digest::Blake3(_) => self.folder.join(&hex[..2]).join(&hex[2..]),
+            Digest::Sha256(_) => self.folder.join("sha256").join(&hex[..2]).join(&hex[2..]),
+        }
+    }
+
+    /// Whether a blob is there with its size; its bytes are verified by whoever reads them.
+    pub fn has(&self, blob: &Blob) -> bool {
+        matches!(fs::status(&self.path(&blob.digest), Links::Keep),
+            Ok(Some(found)) if found.stamp.size == blob.size && found.kind == fs::Kind::File)
+    }
+
+    /// Stores bytes by their BLAKE3 digest.
+    pub fn put(&self, bytes: &[u8]) -> Result<Blob> {
+        let blob = Blob::of(bytes);
+        if !self.has(&blob) {
+            let mut file = fs::temporary(&self.tmp)?;
+            file.write_all(bytes).at("write to", &self.tmp)?;
+            self.publish(file, &blob)?;
+        }
+        Ok(blob)
+    }
+
+    /// Stores whatever `write` writes, named by `hasher`.
+    pub fn put_with(
+        &self,
+        hasher: Hasher,
+        write: impl FnOnce(&mut dyn Write) -> Result<()>,
+    ) -> Result<Blob> {
+        let mut writer = HashingWriter::new(fs::temporary(&self.tmp)?, hasher);
+        write(&mut writer)?;
+        let (file, blob) = writer.finish();
+        self.publish(file, &blob)?;
+        Ok(blob)
+    }
+
+    /// Stores an open file, named by `hasher`.
+    pub fn put_file(&self, mut file: &File, path: &Path, hasher: Hasher) -> Result<Blob> {
+        self.put_with(hasher, |writer| {
+            let mut buffer = vec![0; PIECE];
+            loop {
+                match file.read(&mut buffer) {
+                    Ok(0) => return Ok(()),
+                    Ok(n) => writer.write_all(&buffer[..n]).at("write to", &self.tmp)?,
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error).at("read", path),
+                }
+            }
+        })
+    }
+
+    /// Stores a file whose digest is already known from its stamp; the kernel copies. Returns whether
+    /// the file still had that stamp afterwards; if not, nothing is stored.
+    pub fn put_known(&self, path: &Path, stamp: &Stamp, blob: &Blob) -> Result<bool> {
+        if self.has(blob) {
+            return Ok(true);
+        }
+        let file = fs::open_regular(path).at("read", path)?;
+        let copy = fs::temporary(&self.tmp)?;
+        let whole = fs::copy(&file, copy.as_file(), stamp.size).at("write to", &self.tmp)?;
+        if !whole || fs::status_of(&file).at("read", path)?.stamp != *stamp {
+            return Ok(false);
+        }
+        self.publish(copy, blob)?;
+        Ok(true)
+    }
+
+    /// Opens a blob whose bytes are verified.
+    pub fn open(&self, blob: &Blob) -> Result<File> {
+        let (file, stamp) = self.find(blob)?;
+        let algorithm = match blob.digest {
+            Digest::Blake3(_) => Algorithm::Blake3,
+            Digest::Sha256(_) => Algorithm::Sha256,
+        };
+        if self.stamps.blob(&stamp, algorithm).is_some_and(|known| known == *blob) {
+            return Ok(file);
+        }
+        let at = fs::now();
+        let path = self.path(&blob.digest);
+        let mut again = &file;
+        let found = crate::digest::hash_reader(again, blob.digest.hasher()).at("read", &path)?;
+        if found != *blob {
+            self.discard(&blob.digest, &stamp);
+            return Err(Error::Lost(blob.digest));
+        }
+        self.stamps.remember(&stamp, blob.digest, at);
+        std::io::Seek::rewind(&mut again).at("read", &path)?;
+        Ok(file)
+    }
+
+    fn find(&self, blob: &Blob) -> Result<(File, Stamp)> {
+        let path = self.path(&blob.digest);
+        let Ok(file) = fs::open_regular(&path) else { return Err(Error::Lost(blob.digest)) };
+        let stamp = fs::status_of(&file).at("read", &path)?.stamp;
+        if stamp.size != blob.size {
+            self.discard(&blob.digest, &stamp);
+            return Err(Error::Lost(blob.digest));
+        }
+        Ok((file, stamp))
+    }
+
+    /// Takes a damaged blob away, unless somebody has put a good one in its place meanwhile.
+    fn discard(&self, digest: &Digest, bad: &Stamp) {
+        let path = self.path(digest);
+        if matches!(fs::status(&path, Links::Keep), Ok(Some(found)) if found.stamp.ino == bad.ino) {
+            // If it cannot be removed it stays damaged, and every reader finds out again.
+            let _ = fs::remove_file(&path);
+        }
+    }
+
+    fn publish(&self, file: NamedTempFile, blob: &Blob) -> Result<()> {
+        let path = self.path(&blob.digest);
+        let large = blob.size >= REMEMBERED;
+        let kept = if large { file.as_file().try_clone().ok() } else { None };
+        // The bytes are right by construction; what lies there may not be.
+        let existing = if self.has(blob) { Existing::Keep } else { Existing::Replace };
+        fs::publish(file, &path, 0o444, existing)?;
+        if let Some(Ok(found)) = kept.as_ref().map(fs::status_of) {
+            self.stamps.wrote(path, found.stamp, blob.digest);
+        }
+        Ok(())
+    }
+
+    /// Calls `visit` with every blob's digest, file and size, in the order of the digests.
+    pub fn each(&self, visit: &mut dyn FnMut(Digest, &Path, u64) -> Result<()>) -> Result<()> {
+        for (folder, prefix) in [(self.folder.clone(), ""), (self.folder.join("sha256"), "sha256:")] {
+            for shard in fs::list(&folder).unwrap_or_default() {
+                let Some(start) = shard.to_str().filter(|name| name.len() == 2) else { continue };
+                for name in fs::list(&folder.join(&shard)).unwrap_or_default() {
+                    let path = folder.join(&shard).join(&name);
+                    let text = format!("{prefix}{start}{}", name.to_string_lossy());
+                    if let Ok(digest) = text.parse()
+                        && let Ok(Some(found)) = fs::status(&path, Links::Keep)
+                    {
+                        visit(digest, &path, found.stamp.size)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Content for Cas {
+    fn send(&self, blob: Blob, sink: &mut dyn Sink) -> Result<()> {
+        if blob.size >= REMEMBERED {
+            let file = self.open(&blob)?;
+            return sink.file(&file, blob.size);
+        }
+        sink.bytes(&self.read(blob)?)
+    }
+
+    fn read(&self, blob: Blob) -> Result<Vec<u8>> {
+        let (file, stamp) = self.find(&blob)?;
+        let mut bytes = Vec::with_capacity(usize::try_from(blob.size).unwrap_or(0));
+        (&file).take(blob.size + 1).read_to_end(&mut bytes).at("read", &self.path(&blob.digest))?;
+        let mut hasher = blob.digest.hasher();
+        hasher.update(&bytes);
+        if hasher.finish() != blob.digest {
+            self.discard(&blob.digest, &stamp);
+            return Err(Error::Lost(blob.digest));
+        }
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store(folder: &Path) -> Cas {
+        let stamps = Stamps::new(folder.join("stamps"));
+        fs::make_folder(&folder.join("tmp")).unwrap();
+        Cas::new(folder.join("cas"), folder.join("tmp"), stamps)
+    }
+
+    #[test]
+    fn what_was_put_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let cas = store(folder.path());
+        for bytes in [vec![], b"x".to_vec(), vec![3; 1 << 20]] {
+            let blob = cas.put(&bytes).unwrap();
+            assert_eq!(cas.read(blob).unwrap(), bytes);
+            let named = cas.put_with(Hasher::sha256(), |w| w.write_all(&bytes).at("write", Path::new("x"))).unwrap();
+            assert_eq!(named.digest, Digest::sha256_of(&bytes));
+            let mut sink = Vec::new();
+            cas.send(named, &mut sink).unwrap();
+            assert_eq!(sink, bytes);
+        }
+        assert_eq!(fs::list(&folder.path().join("tmp")).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn damage_is_lost_and_is_healed_by_the_next_put() {
+        let folder = tempfile::tempdir().unwrap();
+        let cas = store(folder.path());
+        for size in [5, 1 << 20] {
+            let bytes = vec![9; size];
+            let blob = cas.put(&bytes).unwrap();
+            let path = cas.path(&blob.digest);
+            let mut bad = bytes.clone();
+            bad[size / 2] ^= 1;
+            for wrong in [bad, vec![], [&bytes[..], b"more"].concat()] {
+                fs::remove_file(&path).unwrap();
+                fs::write(&path, &wrong, 0o444, fs::Durability::Cache).unwrap();
+                let mut sink = Vec::new();
+                assert!(matches!(cas.send(blob, &mut sink), Err(Error::Lost(lost)) if lost == blob.digest));
+                cas.put(&bytes).unwrap();
+                assert_eq!(cas.read(blob).unwrap(), bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Between trees and real folders: `capture` reads a folder into a tree, `bring` makes a folder equal
+//! to a tree by changing only what differs. Files are copied, never linked to the cache.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::cas::Cas;
+use super::draft::Draft;
+use super::stamps::Algorithm;
+use super::tree::{Entry, Node};
+use crate::digest::{Digest, Hasher};
+use crate::error::{At, Error, Result};
+use crate::glob::{Globs, Progress};
+use crate::host::fs::{self, FileSink, Kind, Links};
+use crate::recipe::{Content, Part, Recipe};
+
+/// A name inside a folder.
+fn join(folder: &Path, name: &[u8]) -> PathBuf {
+    folder.join(OsStr::from_bytes(name))
+}
+
+/// Reads what is at `path` (a file, link or folder) into the draft at `to`, with its permission bits.
+/// Sockets, pipes and devices are refused; `None` if there is nothing at `path`.
+pub fn capture(cas: &Cas, path: &Path, draft: &mut Draft, to: &[u8]) -> Result<Option<()>> {
+    let Some(found) = fs::status(path, Links::Keep).at("look at", path)? else { return Ok(None) };
+    let mode = found.mode & 0o777;
+    match found.kind {
+        Kind::File => {
+            let blob = match cas.stamps.blob(&found.stamp, Algorithm::Blake3).filter(|blob| cas.has(blob)) {
+                Some(blob) => blob,
+                None => {
+                    let file = fs::open_regular(path).at("read", path)?;
+                    let at = fs::now();
+                    let blob = cas.put_file(&file, path, Hasher::blake3())?;
+                    let after = fs::status_of(&file).at("read", path)?.stamp;
+                    if after != found.stamp {
+                        return Err(Error::failed(format!("read `{}`: it keeps changing", path.display())));
+                    }
+                    cas.stamps.remember(&found.stamp, blob.digest, at);
+                    blob
+                }
+            };
+            draft.insert(to, Entry::File { mode, blob })?;
+        }
+        Kind::Link => draft.insert(to, Entry::Link { target: fs::link_target(path).at("read", path)? })?,
+        Kind::Folder => {
+            draft.make_folder(to, mode)?;
+            for name in fs::list(path).at("list", path)? {
+                let inside = [to, b"/", name.as_bytes()].concat();
+                capture(cas, &path.join(&name), draft, &inside)?;
+            }
+        }
+        Kind::Other => {
+            return Err(Error::failed(format!(
+                "`{}` is a socket, pipe or device: only files, folders and links can be kept",
+                String::from_utf8_lossy(to)
+            )));
+        }
+    }
+    Ok(Some(()))
+}
+
+/// Makes `folder` equal to a tree. What is there already stays as it is, with its times; what is not
+/// in the tree is removed, unless `spare` takes it.
+pub fn bring(cas: &Cas, tree: &Digest, folder: &Path, spare: &Globs) -> Result<()> {
+    bring_folder(cas, &cas.node(tree)?, folder, spare, &spare.start())
+}
+
+fn bring_folder(cas: &Cas, node: &Node, folder: &Path, spare: &Globs, at: &Progress) -> Result<()> {
+    make_real_folder(folder)?;
+    for name in fs::list(folder).at("list", folder)? {
+        let name = name.as_bytes();
+        if node.entry(name).is_none() {
+            clear(&join(folder, name), spare, &spare.enter(at, name))?;
+        }
+    }
+    for (name, entry) in &node.entries {
+        let path = join(folder, name);
+        match entry {
+            Entry::Folder { mode, tree } => {
+                bring_folder(cas, &cas.node(tree)?, &path, spare, &spare.enter(at, name))?;
+                bring_mode(&path, *mode)?;
+            }
+            Entry::Link { target } => bring_link(&path, target)?,
+            Entry::File { mode, blob } => {
+                let found = cas.stamps.digest(&path, Algorithm::Blake3)?;
+                let same = found.is_some_and(|(status, known)| status.kind == Kind::File && known == *blob);
+                bring_file(cas, &path, Part::Blob(*blob), *mode, same)?;
+            }
+            Entry::Recipe { mode, recipe, size } => {
+                bring_file(cas, &path, Part::Recipe { recipe: *recipe, size: *size }, *mode, false)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes a path, but for what is spared inside. Returns whether nothing is left.
+fn clear(path: &Path, spare: &Globs, at: &Progress) -> Result<bool> {
+    if at.takes() {
+        return Ok(false);
+    }
+    let is_folder = fs::status(path, Links::Keep).at("look at", path)?.is_some_and(|s| s.kind == Kind::Folder);
+    if is_folder && !at.takes_none() {
+        let mut empty = true;
+        for name in fs::list(path).at("list", path)? {
+            empty &= clear(&path.join(&name), spare, &spare.enter(at, name.as_bytes()))?;
+        }
+        if !empty {
+            return Ok(false);
+        }
+    }
+    fs::remove_tree(path)?;
+    Ok(true)
+}
+
+fn make_real_folder(folder: &Path) -> Result<()> {
+    match fs::status(folder, Links::Keep).at("look at", folder)? {
+        Some(found) if found.kind == Kind::Folder => {
+            if found.mode & 0o700 != 0o700 {
+                fs::set_mode(folder, found.mode | 0o700)?;
+            }
+            return Ok(());
+        }
+        Some(_) => fs::remove_file(folder)?,
+        None => {}
+    }
+    fs::make_folder(folder)
+}
+
+fn bring_mode(path: &Path, mode: u32) -> Result<()> {
+    match fs::status(path, Links::Keep).at("look at", path)? {
+        Some(found) if found.mode == mode => Ok(()),
+        _ => fs::set_mode(path, mode),
+    }
+}
+
+fn bring_link(path: &Path, target: &[u8]) -> Result<()> {
+    match fs::status(path, Links::Keep).at("look at", path)? {
+        Some(found) if found.kind == Kind::Link && fs::link_target(path).at("read", path)? == target => Ok(()),
+        None => fs::make_link(target, path),
+        Some(_) => {
+            fs::remove_tree(path)?;
+            fs::make_link(target, path)
+        }
+    }
+}
+
+fn bring_file(cas: &Cas, path: &Path, content: Part, mode: u32, same: bool) -> Result<()> {
+    if same {
+        return bring_mode(path, mode);
+    }
+    fs::remove_tree(path)?;
+    place(cas, path, &content, mode)?;
+    if let (Part::Blob(blob), Some(found)) = (content, fs::status(path, Links::Keep).at("look at", path)?) {
+        cas.stamps.wrote(path.to_path_buf(), found.stamp, blob.digest);
+    }
+    Ok(())
+}
+
+/// Writes content to a new file at `path`, whole or not at all; replaces a file that is there.
+pub fn place(cas: &Cas, path: &Path, content: &Part, mode: u32) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let file = fs::temporary(folder)?;
+    let mut sink = FileSink { file: file.as_file(), path };
+    match content {
+        Part::Blob(blob) => cas.send(*blob, &mut sink)?,
+        part => {
+            let mut recipe = Recipe::new();
+            recipe.push(part);
+            recipe.send(cas, &mut sink)?;
+        }
+    }
+    fs::publish(file, path, mode, fs::Existing::Replace)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::super::stamps::Stamps;
+    use super::*;
+    use crate::host::fs::Durability;
+
+    fn cas(folder: &Path) -> Cas {
+        fs::make_folder(&folder.join("tmp")).unwrap();
+        Cas::new(folder.join("cas"), folder.join("tmp"), Stamps::new(folder.join("stamps")))
+    }
+
+    fn read(cas: &Cas, folder: &Path) -> Digest {
+        let mut draft = Draft::empty(cas);
+        for name in fs::list(folder).unwrap() {
+            capture(cas, &folder.join(&name), &mut draft, name.as_bytes()).unwrap();
+        }
+        draft.store().unwrap()
+    }
+
+    fn write(path: &Path, bytes: &[u8], mode: u32) {
+        fs::write(path, bytes, mode, Durability::Cache).unwrap();
+    }
+
+    #[test]
+    fn capture_then_bring_is_the_identity() {
+        let home = tempfile::tempdir().unwrap();
+        let cas = cas(home.path());
+        let from = home.path().join("from");
+        write(&from.join("a/b/c"), b"text", 0o640);
+        write(&from.join("a/run"), b"#!/bin/sh", 0o755);
+        write(&from.join("empty file"), b"", 0o444);
+        write(&join(&from, b"odd \xff\n\"name"), &vec![1; 1 << 20], 0o600);
+        fs::make_folder(&from.join("empty/inside")).unwrap();
+        fs::set_mode(&from.join("empty"), 0o711).unwrap();
+        fs::make_link(b"../nowhere", &from.join("a/link")).unwrap();
+        let tree = read(&cas, &from);
+        let to = home.path().join("to");
+        bring(&cas, &tree, &to, &Globs::new::<&str>(&[]).unwrap()).unwrap();
+        assert_eq!(read(&cas, &to), tree);
+    }
+
+    #[test]
+    fn only_what_differs_is_touched() {
+        let home = tempfile::tempdir().unwrap();
+        let cas = cas(home.path());
+        let from = home.path().join("from");
+        for name in ["same", "edited", "replaced", "folder/x"] {
+            write(&from.join(name), name.as_bytes(), 0o644);
+        }
+        let tree = read(&cas, &from);
+        let to = home.path().join("to");
+        let spare = Globs::new(&["build/**", "folder/keep"]).unwrap();
+        bring(&cas, &tree, &to, &spare).unwrap();
+        let ino = |name: &str| std::fs::symlink_metadata(to.join(name)).unwrap().ino();
+        let before = ino("same");
+        write(&to.join("edited"), b"edltad", 0o644);
+        write(&to.join("foreign/x"), b"", 0o644);
+        write(&to.join("build/cache"), b"", 0o644);
+        write(&to.join("folder/keep"), b"", 0o644);
+        write(&to.join("folder/drop"), b"", 0o644);
+        fs::remove_file(&to.join("replaced")).unwrap();
+        fs::make_folder(&to.join("replaced/inside")).unwrap();
+        bring(&cas, &tree, &to, &spare).unwrap();
+        assert_eq!(ino("same"), before);
+        assert_eq!(fs::read(&to.join("edited"), 99).unwrap().unwrap(), b"edited");
+        for (name, there) in [("foreign", false), ("build/cache", true), ("folder/keep", true), ("folder/drop", false)] {
+            assert_eq!(to.join(name).exists(), there, "{name}");
+        }
+        fs::remove_tree(&to.join("build")).unwrap();
+        fs::remove_file(&to.join("folder/keep")).unwrap();
+        assert_eq!(read(&cas, &to), tree);
+    }
+
+    #[test]
+    fn a_socket_is_refused() {
+        let home = tempfile::tempdir().unwrap();
+        let cas = cas(home.path());
+        let path = home.path().join("socket");
+        let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let error = capture(&cas, &path, &mut Draft::empty(&cas), b"socket").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "`socket` is a socket, pipe or device: only files, folders and links can be kept"
+        );
+    }
+}

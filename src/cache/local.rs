@@ -1,0 +1,210 @@
+//! Files and folders of the project as values: each folder is listed once, each file hashed only if
+//! its stamp is new, and everything looked at is noted, so that a later run can see cheaply that
+//! nothing has changed. Knows no task.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rayon::prelude::*;
+
+use super::stamps::{Algorithm, Stamps};
+use super::tree::Entry;
+use crate::digest::Blob;
+use crate::error::{At, Error, Result};
+use crate::glob::{Globs, Progress};
+use crate::host::fs::{self, Kind, Links, Stamp, Status};
+
+/// Something that was seen and that decided about a key: as long as all facts hold, so does the key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fact {
+    /// The path: relative to the project folder, or absolute.
+    pub path: Vec<u8>,
+    /// Whether the link itself was seen, or what it leads to.
+    pub follow: bool,
+    /// The stamp; `None` if there was nothing.
+    pub stamp: Option<Stamp>,
+}
+
+/// What a step has seen and used of the project.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// What must stay as it is.
+    pub facts: Vec<Fact>,
+    /// Where the content of local files can be read, to be stored when it is needed.
+    pub sources: Vec<(Blob, Stamp, PathBuf)>,
+}
+
+/// The project folder.
+pub struct Local {
+    root: PathBuf,
+    never: Vec<PathBuf>,
+    listings: Mutex<BTreeMap<PathBuf, Arc<Listing>>>,
+}
+
+struct Listing {
+    stamp: Stamp,
+    entries: Vec<(Vec<u8>, Status)>,
+}
+
+impl Local {
+    /// The project in `root`; the paths in `never` (the cache, embedded destinations) and `.git` are
+    /// not entered.
+    pub fn new(root: PathBuf, never: Vec<PathBuf>) -> Self {
+        Self { root, never, listings: Mutex::default() }
+    }
+
+    /// The project folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What a path of the project names, hashed; `None` if there is nothing. Links are not followed.
+    pub fn entry(&self, path: &str, stamps: &Stamps, seen: &mut Seen) -> Result<Option<Entry>> {
+        let full = self.root.join(path);
+        let found = fs::status(&full, Links::Keep).at("look at", &full)?;
+        match found {
+            None => {
+                seen.facts.push(Fact { path: path.into(), follow: false, stamp: None });
+                Ok(None)
+            }
+            Some(found) if found.kind == Kind::Folder => {
+                Ok(Some(Entry::Folder { mode: 0o755, tree: crate::digest::Digest::Blake3([0; 32]) }))
+            }
+            Some(_) => self.file(path.as_bytes(), &full, stamps, seen).map(Some),
+        }
+    }
+
+    /// The files, links and empty folders below a folder of the project that the globs take, with
+    /// their paths from that folder, in the order of the bytes of the whole path.
+    pub fn select(
+        &self,
+        folder: &str,
+        globs: &Globs,
+        stamps: &Stamps,
+        seen: &mut Seen,
+    ) -> Result<Vec<(Vec<u8>, Entry)>> {
+        let folder = folder.trim_end_matches('/').trim_start_matches("./");
+        let folder = if folder == "." { "" } else { folder };
+        let mut paths = Vec::new();
+        self.collect(&self.root.join(folder), &mut Vec::new(), globs, &globs.start(), seen, &mut paths)?;
+        paths.sort_unstable();
+        let whole = |path: &[u8]| match folder {
+            "" => path.to_vec(),
+            _ => [folder.as_bytes(), b"/", path].concat(),
+        };
+        let one = |path: &Vec<u8>| {
+            let (mut seen, name) = (Seen::default(), whole(path));
+            let full = self.root.join(OsStr::from_bytes(&name));
+            self.file(&name, &full, stamps, &mut seen).map(|entry| (entry, seen))
+        };
+        // A few files are read faster than threads are woken.
+        let found: Vec<_> = match paths.len() {
+            0..64 => paths.iter().map(one).collect(),
+            _ => paths.par_iter().map(one).collect(),
+        };
+        let mut entries = Vec::with_capacity(paths.len());
+        for (path, found) in paths.into_iter().zip(found) {
+            let (entry, one) = found?;
+            seen.facts.extend(one.facts);
+            seen.sources.extend(one.sources);
+            entries.push((path, entry));
+        }
+        Ok(entries)
+    }
+
+    fn collect(
+        &self,
+        folder: &Path,
+        path: &mut Vec<u8>,
+        globs: &Globs,
+        at: &Progress,
+        seen: &mut Seen,
+        paths: &mut Vec<Vec<u8>>,
+    ) -> Result<()> {
+        let listing = self.listing(folder)?;
+        let relative = folder.strip_prefix(&self.root).unwrap_or(folder).as_os_str().as_bytes();
+        let relative = if relative.is_empty() { b".".to_vec() } else { relative.to_vec() };
+        seen.facts.push(Fact { path: relative, follow: true, stamp: Some(listing.stamp) });
+        for (name, found) in &listing.entries {
+            let here = globs.enter(at, name);
+            let length = path.len();
+            if length > 0 {
+                path.push(b'/');
+            }
+            path.extend_from_slice(name);
+            let full = folder.join(OsStr::from_bytes(name));
+            match found.kind {
+                Kind::Folder if here.takes_none() || name == b".git" || self.never.contains(&full) => {}
+                Kind::Folder => self.collect(&full, path, globs, &here, seen, paths)?,
+                _ if here.takes() => paths.push(path.clone()),
+                _ => {}
+            }
+            path.truncate(length);
+        }
+        Ok(())
+    }
+
+    fn listing(&self, folder: &Path) -> Result<Arc<Listing>> {
+        let known = || self.listings.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(listing) = known().get(folder) {
+            return Ok(listing.clone());
+        }
+        let missing = || Error::failed(format!("the folder `{}` does not exist", self.shown(folder)));
+        let found = fs::status(folder, Links::Follow).at("look at", folder)?.ok_or_else(missing)?;
+        if found.kind != Kind::Folder {
+            return Err(Error::failed(format!("`{}` is not a folder", self.shown(folder))));
+        }
+        let mut entries = Vec::new();
+        for name in fs::list(folder).at("list", folder)? {
+            let path = folder.join(&name);
+            if let Some(found) = fs::status(&path, Links::Keep).at("look at", &path)? {
+                entries.push((name.as_bytes().to_vec(), found));
+            }
+        }
+        let listing = Arc::new(Listing { stamp: found.stamp, entries });
+        known().insert(folder.to_path_buf(), listing.clone());
+        Ok(listing)
+    }
+
+    fn shown(&self, path: &Path) -> String {
+        path.strip_prefix(&self.root).unwrap_or(path).display().to_string()
+    }
+
+    /// A file or link, hashed, with git's modes only.
+    fn file(&self, name: &[u8], full: &Path, stamps: &Stamps, seen: &mut Seen) -> Result<Entry> {
+        let gone = || Error::failed(format!("read `{}`: it has just been removed", self.shown(full)));
+        let (found, blob) = stamps.digest(full, Algorithm::Blake3)?.ok_or_else(gone)?;
+        seen.facts.push(Fact { path: name.to_vec(), follow: false, stamp: Some(found.stamp) });
+        match found.kind {
+            Kind::File => {
+                seen.sources.push((blob, found.stamp, full.to_path_buf()));
+                Ok(Entry::File { mode: if found.mode & 0o100 == 0 { 0o644 } else { 0o755 }, blob })
+            }
+            Kind::Link => Ok(Entry::Link { target: fs::link_target(full).at("read", full)? }),
+            _ => Err(Error::failed(format!(
+                "`{}` is a socket, pipe or device: only files, folders and links are read",
+                self.shown(full)
+            ))),
+        }
+    }
+
+    /// A file outside the project, links followed; hashed.
+    pub fn outside(&self, path: &Path, stamps: &Stamps, seen: &mut Seen) -> Result<Option<(Blob, u32)>> {
+        let name = path.as_os_str().as_bytes().to_vec();
+        let Ok(real) = std::fs::canonicalize(path) else {
+            seen.facts.push(Fact { path: name, follow: true, stamp: None });
+            return Ok(None);
+        };
+        match stamps.digest(&real, Algorithm::Blake3)? {
+            Some((found, blob)) if found.kind == Kind::File => {
+                seen.facts.push(Fact { path: name, follow: true, stamp: Some(found.stamp) });
+                seen.sources.push((blob, found.stamp, real));
+                Ok(Some((blob, found.mode)))
+            }
+            _ => Err(Error::failed(format!("`{}` is not a file", path.display()))),
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! Files here: stamps, listings, copies by the kernel, and writes that are whole or not at all.
+//! Knows no cache and no digest's meaning.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, RenameFlags, StatxFlags};
+use tempfile::NamedTempFile;
+
+use crate::error::{At, Error, Result, io_words};
+use crate::recipe::Sink;
+
+/// Cheap evidence that a file is unchanged. Times are nanoseconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Stamp {
+    /// Device number.
+    pub dev: u64,
+    /// Inode number.
+    pub ino: u64,
+    /// Length in bytes.
+    pub size: u64,
+    /// Time of the last change of content.
+    pub mtime: i64,
+    /// Time of the last change of content or inode.
+    pub ctime: i64,
+}
+
+/// Files change their stamp at least this often while they are being changed (nanoseconds): the
+/// tick of the kernel's clock for files is at most 10 ms, and we take twice that.
+pub const TICK: i64 = 20_000_000;
+
+impl Stamp {
+    /// Whether a change after the moment `at` could leave this stamp as it is (git's racy rule).
+    pub fn is_racy(&self, at: i64) -> bool {
+        self.mtime.max(self.ctime) >= at - TICK
+    }
+}
+
+/// What kind of thing a path names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A folder.
+    Folder,
+    /// A symbolic link.
+    Link,
+    /// A socket, pipe or device.
+    Other,
+}
+
+/// What one `statx` tells.
+#[derive(Clone, Copy, Debug)]
+pub struct Status {
+    /// The stamp.
+    pub stamp: Stamp,
+    /// File, folder, link or other.
+    pub kind: Kind,
+    /// Permission bits, with setuid, setgid and sticky.
+    pub mode: u32,
+}
+
+/// Whether a link at the end of a path is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Links {
+    /// The link's target counts.
+    Follow,
+    /// The link itself counts.
+    Keep,
+}
+
+/// The status of a path; `None` if there is nothing.
+pub fn status(path: impl rustix::path::Arg, links: Links) -> io::Result<Option<Status>> {
+    status_at(CWD, path, links)
+}
+
+/// The status of a path below an open folder; `None` if there is nothing.
+pub fn status_at(
+    folder: impl std::os::fd::AsFd,
+    path: impl rustix::path::Arg,
+    links: Links,
+) -> io::Result<Option<Status>> {
+    let flags = match links {
+        Links::Follow => AtFlags::empty(),
+        Links::Keep => AtFlags::SYMLINK_NOFOLLOW,
+    };
+    let wanted = StatxFlags::TYPE
+        | StatxFlags::MODE
+        | StatxFlags::INO
+        | StatxFlags::SIZE
+        | StatxFlags::MTIME
+        | StatxFlags::CTIME;
+    match rustix::fs::statx(folder, path, flags, wanted) {
+        Ok(found) => {
+            let nanoseconds = |t: rustix::fs::StatxTimestamp| {
+                t.tv_sec.saturating_mul(1_000_000_000).saturating_add(i64::from(t.tv_nsec))
+            };
+            Ok(Some(Status {
+                stamp: Stamp {
+                    dev: u64::from(found.stx_dev_major) << 32 | u64::from(found.stx_dev_minor),
+                    ino: found.stx_ino,
+                    size: found.stx_size,
+                    mtime: nanoseconds(found.stx_mtime),
+                    ctime: nanoseconds(found.stx_ctime),
+                },
+                kind: match rustix::fs::FileType::from_raw_mode(u32::from(found.stx_mode)) {
+                    rustix::fs::FileType::RegularFile => Kind::File,
+                    rustix::fs::FileType::Directory => Kind::Folder,
+                    rustix::fs::FileType::Symlink => Kind::Link,
+                    _ => Kind::Other,
+                },
+                mode: u32::from(found.stx_mode) & 0o7777,
+            }))
+        }
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// The status of an open file.
+pub fn status_of(file: &File) -> io::Result<Status> {
+    let found = file.metadata()?;
+    let nanoseconds = |s: i64, ns: i64| s.saturating_mul(1_000_000_000).saturating_add(ns);
+    let kind = found.file_type();
+    Ok(Status {
+        stamp: Stamp {
+            dev: u64::from(rustix::fs::major(found.dev())) << 32 | u64::from(rustix::fs::minor(found.dev())),
+            ino: found.ino(),
+            size: found.size(),
+            mtime: nanoseconds(found.mtime(), found.mtime_nsec()),
+            ctime: nanoseconds(found.ctime(), found.ctime_nsec()),
+        },
+        kind: match () {
+            () if kind.is_file() => Kind::File,
+            () if kind.is_dir() => Kind::Folder,
+            () if kind.is_symlink() => Kind::Link,
+            () => Kind::Other,
+        },
+        mode: found.mode() & 0o7777,
+    })
+}
+
+/// Nanoseconds since 1970.
+pub fn now() -> i64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec)
+}
+
+/// The names in a folder, sorted by their bytes.
+pub fn list(folder: &Path) -> io::Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        names.push(entry?.file_name());
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// The bytes of a link's target.
+pub fn link_target(path: &Path) -> io::Result<Vec<u8>> {
+    Ok(std::fs::read_link(path)?.into_os_string().into_vec())
+}
+
+/// Opens a regular file for reading, without following a link at the end and without hanging on a pipe.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    match status_of(&file)?.kind {
+        Kind::File => Ok(file),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
+    }
+}
+
+/// Makes a folder and those above it.
+pub fn make_folder(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path).at("make the folder", path)
+}
+
+/// Removes a file if it is there.
+pub fn remove_file(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).at("remove", path),
+        _ => Ok(()),
+    }
+}
+
+/// Removes a file, link or folder with all below it, also folders that nobody may write to.
+/// Links are never followed.
+pub fn remove_tree(path: &Path) -> Result<()> {
+    match status(path, Links::Keep).at("look at", path)? {
+        None => Ok(()),
+        Some(found) if found.kind == Kind::Folder => {
+            if found.mode & 0o700 != 0o700 {
+                set_mode(path, 0o700)?;
+            }
+            for name in list(path).at("list", path)? {
+                remove_tree(&path.join(name))?;
+            }
+            match std::fs::remove_dir(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).at("remove", path),
+                _ => Ok(()),
+            }
+        }
+        Some(_) => remove_file(path),
+    }
+}
+
+/// Sets permission bits.
+pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).at("set the mode of", path)
+}
+
+/// Makes a symbolic link; what is there already is an error.
+pub fn make_link(target: &[u8], path: &Path) -> Result<()> {
+    std::os::unix::fs::symlink(std::ffi::OsStr::from_bytes(target), path).at("link", path)
+}
+
+/// Renames; replaces what is there.
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    std::fs::rename(from, to).at("rename to", to)
+}
+
+/// A new temporary file in `folder`, mode 0600, removed unless it is published.
+pub fn temporary(folder: &Path) -> Result<NamedTempFile> {
+    tempfile::Builder::new().prefix("tmp.").tempfile_in(folder).at("make a file in", folder)
+}
+
+/// What publishing does with a file that is there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// It stays, and the new one is dropped.
+    Keep,
+    /// It is replaced in one step.
+    Replace,
+}
+
+/// Gives a temporary file its mode and its name, making the folder above if need be.
+pub fn publish(file: NamedTempFile, to: &Path, mode: u32, existing: Existing) -> Result<()> {
+    rustix::fs::fchmod(file.as_file(), rustix::fs::Mode::from_raw_mode(mode)).at("set the mode of", to)?;
+    let path = file.into_temp_path();
+    let flags = match existing {
+        Existing::Keep => RenameFlags::NOREPLACE,
+        Existing::Replace => RenameFlags::empty(),
+    };
+    let mut result = rustix::fs::renameat_with(CWD, &*path, CWD, to, flags);
+    if result == Err(rustix::io::Errno::NOENT)
+        && let Some(folder) = to.parent()
+    {
+        make_folder(folder)?;
+        result = rustix::fs::renameat_with(CWD, &*path, CWD, to, flags);
+    }
+    match result {
+        Ok(()) => {
+            // It has its name: the guard has nothing left to remove.
+            let _ = path.keep();
+            Ok(())
+        }
+        Err(rustix::io::Errno::EXIST) if existing == Existing::Keep => Ok(()),
+        Err(errno) => Err(errno).at("rename to", to),
+    }
+}
+
+/// Whether a write must survive a power cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// The cache: what is lost is made again.
+    Cache,
+    /// What cannot be made again: synced before its rename.
+    Synced,
+}
+
+/// Writes a file whole or not at all.
+pub fn write(path: &Path, bytes: &[u8], mode: u32, durability: Durability) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    make_folder(folder)?;
+    let mut file = temporary(folder)?;
+    file.write_all(bytes).at("write", path)?;
+    if durability == Durability::Synced {
+        file.as_file().sync_all().at("write", path)?;
+    }
+    publish(file, path, mode, Existing::Replace)?;
+    if durability == Durability::Synced {
+        File::open(folder).and_then(|folder| folder.sync_all()).at("sync", folder)?;
+    }
+    Ok(())
+}
+
+/// Copies the first `size` bytes of `from` to the end of `to`, by the kernel where it can. Returns
+/// whether all of them were there.
+pub fn copy(from: &File, to: &File, size: u64) -> io::Result<bool> {
+    let (mut offset, mut left) = (0, size);
+    while left > 0 {
+        let step = usize::try_from(left).unwrap_or(usize::MAX).min(1 << 30);
+        match rustix::fs::copy_file_range(from, Some(&mut offset), to, None, step) {
+            Ok(0) => return Ok(false),
+            Ok(n) => left -= n as u64,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(
+                rustix::io::Errno::XDEV
+                | rustix::io::Errno::INVAL
+                | rustix::io::Errno::NOSYS
+                | rustix::io::Errno::OPNOTSUPP
+                | rustix::io::Errno::PERM,
+            ) => return copy_by_hand(from, to, offset, left),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(true)
+}
+
+fn copy_by_hand(from: &File, mut to: &File, mut offset: u64, mut left: u64) -> io::Result<bool> {
+    use std::os::unix::fs::FileExt;
+    let mut buffer = vec![0; crate::digest::PIECE];
+    while left > 0 {
+        let step = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        match from.read_at(&mut buffer[..step], offset) {
+            Ok(0) => return Ok(false),
+            Ok(n) => {
+                to.write_all(&buffer[..n])?;
+                (offset, left) = (offset + n as u64, left - n as u64);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
+}
+
+/// A sink that writes to an open file, by the kernel where it can.
+pub struct FileSink<'a> {
+    /// The file, written from its current position.
+    pub file: &'a File,
+    /// The name to show in errors.
+    pub path: &'a Path,
+}
+
+impl Sink for FileSink<'_> {
+    fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).at("write", self.path)
+    }
+
+    fn file(&mut self, file: &File, size: u64) -> Result<()> {
+        match copy(file, self.file, size) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::failed("a file became shorter while it was read")),
+            Err(error) => Err(error).at("write", self.path),
+        }
+    }
+}
+
+/// Reads a file whole, if it is at most `limit` bytes long; `None` if it is not there.
+pub fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file.at("read", path)?,
+    };
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes).at("read", path)?;
+    if bytes.len() as u64 > limit {
+        return Err(Error::failed(format!("read `{}`: it is over {limit} bytes long", path.display())));
+    }
+    Ok(Some(bytes))
+}
+
+/// The name of this boot of the machine: what was written before it may be torn.
+pub fn boot_id() -> String {
+    match std::fs::read_to_string("/proc/sys/kernel/random/boot_id") {
+        Ok(text) => text.trim().to_string(),
+        Err(error) => io_words(&error),
+    }
+}
+
+/// Opens a file that is only there to be locked, making it and its folder if need be.
+pub fn open_lock(path: &Path) -> Result<File> {
+    let open = || File::options().read(true).write(true).create(true).truncate(false).open(path);
+    match open() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_folder(path.parent().unwrap_or(Path::new(".")))?;
+            open().at("open", path)
+        }
+        file => file.at("open", path),
+    }
+}
+
+/// Opens a file to add to its end, making it and its folder if need be.
+pub fn open_append(path: &Path) -> Result<File> {
+    make_folder(path.parent().unwrap_or(Path::new(".")))?;
+    File::options().append(true).create(true).open(path).at("open", path)
+}
