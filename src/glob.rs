@@ -100,6 +100,9 @@ impl Globs {
             match &self.patterns[index].components[position] {
                 Component::Literal(literal) if literal == name => self.open(&mut next, index, position + 1),
                 Component::Glob(glob) if glob.is_match(as_path(name)) => self.open(&mut next, index, position + 1),
+                Component::Any if position + 1 == self.patterns[index].components.len() => {
+                    self.open(&mut next, index, position + 1);
+                }
                 Component::Any => self.open(&mut next, index, position),
                 _ => {}
             }
