@@ -3,5 +3,8 @@
 
 mod digest;
 mod error;
+mod host;
 mod recipe;
 mod report;
+
+pub use host::launch::main as launch;
