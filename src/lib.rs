@@ -6,5 +6,10 @@ mod digest;
 mod error;
 mod glob;
 mod host;
+mod key;
+mod pins;
 mod recipe;
 mod report;
+mod work;
+
+pub use host::launch::main as launch;

@@ -1,5 +1,6 @@
 //! Files here: stamps, listings, copies by the kernel, and writes that are whole or not at all.
 //! Knows no cache and no digest's meaning.
+#![expect(clippy::disallowed_methods, reason = "writes")]
 
 use std::ffi::OsString;
 use std::fs::File;

@@ -1,5 +1,15 @@
 //! The outside world: only these files start processes, open sockets or write outside memory. They
 //! know paths, bytes and stamps, but no task, no configuration, and nothing of OCI.
-#![expect(clippy::disallowed_methods, reason = "this is the place where the outside world is touched")]
+//!
+//! `process` runs a command: it starts `launch` (this program again, under a hidden verb), which stays
+//! above the command and ends everything below it. `wire` is what the two say to each other, `below`
+//! finds and signals processes, `stop` carries the wish to stop to whoever waits. `fs` is files here.
 
+mod below;
 pub mod fs;
+pub mod launch;
+pub mod process;
+#[cfg(test)]
+mod process_tests;
+pub mod stop;
+mod wire;
