@@ -68,7 +68,9 @@ impl Globs {
             if !crate::glob::is_contained(body) {
                 return Err(format!("`{text}` leaves the folder"));
             }
-            for alternative in expand_braces(body).ok_or_else(|| format!("`{text}` has an unclosed `{{`"))? {
+            for alternative in
+                expand_braces(body).ok_or_else(|| format!("`{text}` has an unclosed `{{`"))?
+            {
                 let mut components = Vec::new();
                 for component in alternative.split('/').filter(|c| !c.is_empty() && *c != ".") {
                     components.push(Component::new(component).map_err(|why| format!("`{text}`: {why}"))?);
@@ -99,7 +101,9 @@ impl Globs {
         for &(index, position) in &at.open {
             match &self.patterns[index].components[position] {
                 Component::Literal(literal) if literal == name => self.open(&mut next, index, position + 1),
-                Component::Glob(glob) if glob.is_match(as_path(name)) => self.open(&mut next, index, position + 1),
+                Component::Glob(glob) if glob.is_match(as_path(name)) => {
+                    self.open(&mut next, index, position + 1)
+                }
                 Component::Any if position + 1 == self.patterns[index].components.len() => {
                     self.open(&mut next, index, position + 1);
                 }

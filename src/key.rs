@@ -85,12 +85,19 @@ pub fn differences(before: &Value, now: &Value) -> Vec<Difference> {
     found
 }
 
-fn compare(path: &mut Vec<String>, before: Option<&Value>, now: Option<&Value>, found: &mut Vec<Difference>) {
+fn compare(
+    path: &mut Vec<String>,
+    before: Option<&Value>,
+    now: Option<&Value>,
+    found: &mut Vec<Difference>,
+) {
     if before == now {
         return;
     }
     let names: Option<std::collections::BTreeSet<String>> = match (before, now) {
-        (Some(Value::Object(a)), Some(Value::Object(b))) => Some(a.keys().chain(b.keys()).cloned().collect()),
+        (Some(Value::Object(a)), Some(Value::Object(b))) => {
+            Some(a.keys().chain(b.keys()).cloned().collect())
+        }
         _ => None,
     };
     if let Some(names) = names {

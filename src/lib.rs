@@ -10,6 +10,7 @@ mod key;
 mod pins;
 mod recipe;
 mod report;
+mod tasks;
 mod work;
 
 pub use host::launch::main as launch;

@@ -89,7 +89,8 @@ impl Pins {
         }
         let version: Version = toml::from_str(&text).map_err(|error| wrong(error.message().to_string()))?;
         if version.version != VERSION {
-            let failure = Failure::new(format!("`{NAME}` has version {}, which is not known", version.version));
+            let failure =
+                Failure::new(format!("`{NAME}` has version {}, which is not known", version.version));
             return Err(failure.hint("it was written by a newer vcbuild: use that one").into());
         }
         let file: File = toml::from_str(&text).map_err(|error| {

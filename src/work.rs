@@ -213,7 +213,11 @@ pub struct Noted {
 
 impl<'a> Inputs<'a> {
     /// Inputs of which nothing has been read yet.
-    pub fn new(session: &'a Session<'a>, values: &'a BTreeMap<TaskName, Digest>, tell: &'a dyn Tell) -> Self {
+    pub fn new(
+        session: &'a Session<'a>,
+        values: &'a BTreeMap<TaskName, Digest>,
+        tell: &'a dyn Tell,
+    ) -> Self {
         Self { session, values, tell, noted: RefCell::default() }
     }
 

@@ -81,7 +81,12 @@ impl Cache {
     }
 
     /// The digest of a recipe's content, streamed when it is first asked for and remembered.
-    pub fn content_digest(&self, recipe: &Blob, size: u64, hasher: crate::digest::Hasher) -> Result<Digest> {
+    pub fn content_digest(
+        &self,
+        recipe: &Blob,
+        size: u64,
+        hasher: crate::digest::Hasher,
+    ) -> Result<Digest> {
         use crate::recipe::Content;
         let algorithm = match &hasher {
             crate::digest::Hasher::Blake3(_) => "blake3",

@@ -218,7 +218,9 @@ mod tests {
         for bytes in [vec![], b"x".to_vec(), vec![3; 1 << 20]] {
             let blob = cas.put(&bytes).unwrap();
             assert_eq!(cas.read(blob).unwrap(), bytes);
-            let named = cas.put_with(Hasher::sha256(), |w| w.write_all(&bytes).at("write", Path::new("x"))).unwrap();
+            let named = cas
+                .put_with(Hasher::sha256(), |w| w.write_all(&bytes).at("write", Path::new("x")))
+                .unwrap();
             assert_eq!(named.digest, Digest::sha256_of(&bytes));
             let mut sink = Vec::new();
             cas.send(named, &mut sink).unwrap();

@@ -101,7 +101,8 @@ fn clear(path: &Path, spare: &Globs, at: &Progress) -> Result<bool> {
     if at.takes() {
         return Ok(false);
     }
-    let is_folder = fs::status(path, Links::Keep).at("look at", path)?.is_some_and(|s| s.kind == Kind::Folder);
+    let is_folder =
+        fs::status(path, Links::Keep).at("look at", path)?.is_some_and(|s| s.kind == Kind::Folder);
     if is_folder && !at.takes_none() {
         let mut empty = true;
         for name in fs::list(path).at("list", path)? {
@@ -138,7 +139,9 @@ fn bring_mode(path: &Path, mode: u32) -> Result<()> {
 
 fn bring_link(path: &Path, target: &[u8]) -> Result<()> {
     match fs::status(path, Links::Keep).at("look at", path)? {
-        Some(found) if found.kind == Kind::Link && fs::link_target(path).at("read", path)? == target => Ok(()),
+        Some(found) if found.kind == Kind::Link && fs::link_target(path).at("read", path)? == target => {
+            Ok(())
+        }
         None => fs::make_link(target, path),
         Some(_) => {
             fs::remove_tree(path)?;
@@ -242,7 +245,9 @@ mod tests {
         bring(&cas, &tree, &to, &spare).unwrap();
         assert_eq!(ino("same"), before);
         assert_eq!(fs::read(&to.join("edited"), 99).unwrap().unwrap(), b"edited");
-        for (name, there) in [("foreign", false), ("build/cache", true), ("folder/keep", true), ("folder/drop", false)] {
+        for (name, there) in
+            [("foreign", false), ("build/cache", true), ("folder/keep", true), ("folder/drop", false)]
+        {
             assert_eq!(to.join(name).exists(), there, "{name}");
         }
         fs::remove_tree(&to.join("build")).unwrap();

@@ -79,7 +79,9 @@ impl History {
     pub fn append(&self, endings: &BTreeMap<String, Ending>) -> Result<()> {
         let mut text = String::new();
         for (task, ending) in endings {
-            let Ok(json) = serde_json::to_string(ending) else { panic!("BUG: an ending cannot be written") };
+            let Ok(json) = serde_json::to_string(ending) else {
+                panic!("BUG: an ending cannot be written")
+            };
             text.push_str(&format!("{task}\t{json}\n"));
         }
         let mut file = fs::open_append(&self.path)?;
@@ -96,11 +98,15 @@ impl History {
         let mut text = String::new();
         for (task, (last, before)) in self.read() {
             for ending in before.iter().chain([&last]) {
-                let Ok(json) = serde_json::to_string(ending) else { panic!("BUG: an ending cannot be written") };
+                let Ok(json) = serde_json::to_string(ending) else {
+                    panic!("BUG: an ending cannot be written")
+                };
                 text.push_str(&format!("{task}\t{json}\n"));
             }
         }
-        if (text.len() as u64) < LARGE / 2 || fs::read(&self.path, 1 << 30)?.is_some_and(|old| text.len() * 2 < old.len()) {
+        if (text.len() as u64) < LARGE / 2
+            || fs::read(&self.path, 1 << 30)?.is_some_and(|old| text.len() * 2 < old.len())
+        {
             fs::write(&self.path, text.as_bytes(), 0o644, Durability::Cache)?;
         }
         Ok(())

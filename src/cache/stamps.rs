@@ -93,7 +93,9 @@ impl Stamps {
                 Algorithm::Sha256 => Hasher::sha256(),
             };
             let blob = crate::digest::hash_reader(&file, hasher).at("read", path)?;
-            if fs::status_of(&file).at("read", path)?.stamp == before.stamp && blob.size == before.stamp.size {
+            if fs::status_of(&file).at("read", path)?.stamp == before.stamp
+                && blob.size == before.stamp.size
+            {
                 self.remember(&before.stamp, blob.digest, at);
                 return Ok(Some((before, blob)));
             }
@@ -177,7 +179,8 @@ fn load(path: &Path) -> Option<Vec<u8>> {
     if bytes.len() < HEADER || &bytes[..16] != MAGIC || bytes[16..48] != boot {
         return None;
     }
-    if bytes[48..80] != checksum(&boot, &bytes[HEADER..]) || !(bytes.len() - HEADER).is_multiple_of(RECORD) {
+    if bytes[48..80] != checksum(&boot, &bytes[HEADER..]) || !(bytes.len() - HEADER).is_multiple_of(RECORD)
+    {
         return None;
     }
     Some(bytes.split_off(HEADER))

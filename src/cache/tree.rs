@@ -273,8 +273,11 @@ mod tests {
         let mode = 0u32..0o10000;
         prop_oneof![
             (mode.clone(), blob.clone()).prop_map(|(mode, blob)| Entry::File { mode, blob }),
-            (mode.clone(), blob.clone(), any::<u64>())
-                .prop_map(|(mode, recipe, size)| Entry::Recipe { mode, recipe, size }),
+            (mode.clone(), blob.clone(), any::<u64>()).prop_map(|(mode, recipe, size)| Entry::Recipe {
+                mode,
+                recipe,
+                size
+            }),
             prop::collection::vec(any::<u8>(), 0..9).prop_map(|target| Entry::Link { target }),
             (mode, blob).prop_map(|(mode, blob)| Entry::Folder { mode, tree: blob.digest }),
         ]

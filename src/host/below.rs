@@ -84,7 +84,8 @@ pub fn kill(end: Instant) {
     let mut stopped = BTreeSet::new();
     let all = loop {
         let rows = descendants();
-        let fresh: Vec<Row> = rows.iter().copied().filter(|row| stopped.insert(row.pid)).collect();
+        let fresh: Vec<Row> =
+            rows.iter().copied().filter(|row| stopped.insert(row.pid.as_raw_pid())).collect();
         if fresh.is_empty() || Instant::now() > end {
             break rows;
         }

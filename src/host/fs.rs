@@ -129,7 +129,8 @@ pub fn status_of(file: &File) -> io::Result<Status> {
     let kind = found.file_type();
     Ok(Status {
         stamp: Stamp {
-            dev: u64::from(rustix::fs::major(found.dev())) << 32 | u64::from(rustix::fs::minor(found.dev())),
+            dev: u64::from(rustix::fs::major(found.dev())) << 32
+                | u64::from(rustix::fs::minor(found.dev())),
             ino: found.ino(),
             size: found.size(),
             mtime: nanoseconds(found.mtime(), found.mtime_nsec()),

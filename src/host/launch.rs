@@ -7,6 +7,7 @@
 //! when the command is a set-user-id program.)
 #![expect(clippy::disallowed_methods, reason = "starts processes")]
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,15 +19,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use std::ffi::OsStr;
-
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions, WaitStatus};
 use signal_hook::consts::{FORBIDDEN, SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use crate::error::io_words;
 use crate::host::below;
-use crate::host::wire::{self, Report, Spec};
+use crate::host::wire::{self, Report};
 
 /// The verb of the launcher.
 pub const LAUNCH: &str = "__launch";
@@ -60,7 +59,7 @@ pub fn main(verb: &OsStr) -> Option<u8> {
     // Whatever vcbuild was started with beyond the three streams is nobody's below.
     close_fds::set_fds_cloexec(3, &[]);
     let done = rustix::stdio::stdin().try_clone_to_owned().map(UnixStream::from).and_then(|socket| {
-        let report = work(&socket).unwrap_or_else(|error| Report::Failed(error.to_string()));
+        let report = work(&socket).unwrap_or_else(|error| Report::Failed(io_words(&error)));
         (&socket).write_all(&serde_json::to_vec(&report)?)
     });
     Some(if done.is_ok() { 0 } else { 1 })

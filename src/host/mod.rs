@@ -6,8 +6,10 @@
 //! finds and signals processes, `stop` carries the wish to stop to whoever waits. `fs` is files here.
 
 mod below;
+pub mod cluster;
 pub mod fs;
 pub mod launch;
+pub mod node;
 pub mod process;
 #[cfg(test)]
 mod process_tests;

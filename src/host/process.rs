@@ -21,6 +21,10 @@ use crate::host::launch;
 use crate::host::stop::{Asked, Stop};
 use crate::host::wire::{self, Report, Spec};
 
+/// How many pieces to take from a pipe after the end: a pipe holds one, and what could not be ended might
+/// write for ever.
+const LAST_PIECES: usize = 16;
+
 /// A command to run. It gets umask 022, default signals, no terminal, and no descriptor but its streams.
 #[derive(Clone, Debug)]
 pub struct Command {
@@ -254,7 +258,11 @@ impl Run {
         }
         // Whoever could still write is dead, so what is there now is all.
         for (index, pipe) in pipes.iter_mut().enumerate() {
-            while self.take(index, pipe, &mut buffer, sink)? == Taken::Bytes {}
+            for _ in 0..LAST_PIECES {
+                if self.take(index, pipe, &mut buffer, sink)? != Taken::Bytes {
+                    break;
+                }
+            }
         }
         Ok(())
     }

@@ -1,0 +1,204 @@
+//! How a table of `vcbuild.toml` refers to what stands elsewhere in it: placed values, references,
+//! hosts and clusters, and the trait by which the configuration resolves them.
+
+use std::borrow::Cow;
+use std::ops::{Deref, Range};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Deserializer};
+
+use crate::host::{cluster, node};
+use crate::work::{Task, TaskName};
+
+/// A value with the place in the file where it was written, in bytes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Placed<T> {
+    /// The value.
+    pub value: T,
+    /// Where it was written: first byte and the one after the last.
+    pub span: (usize, usize),
+}
+
+impl<T> Placed<T> {
+    /// Where it was written.
+    pub fn range(&self) -> Range<usize> {
+        self.span.0..self.span.1
+    }
+}
+
+impl<T> Deref for Placed<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Placed<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let spanned = toml::Spanned::<T>::deserialize(deserializer)?;
+        let span = (spanned.span().start, spanned.span().end);
+        Ok(Self { value: spanned.into_inner(), span })
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Placed<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+}
+
+/// A task, or else a path of the project, as written; resolved by the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Reference {
+    /// As written.
+    pub text: Placed<String>,
+    /// What it refers to.
+    pub to: To,
+}
+
+/// What a reference refers to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum To {
+    /// It was not resolved, because it is wrong.
+    #[default]
+    Nothing,
+    /// A path or glob of the project.
+    Path(String),
+    /// Tasks, in the order of their instances.
+    Tasks(Vec<TaskName>),
+}
+
+impl Reference {
+    /// The tasks it refers to.
+    pub fn tasks(&self) -> &[TaskName] {
+        match &self.to {
+            To::Tasks(tasks) => tasks,
+            _ => &[],
+        }
+    }
+
+    /// The one task it refers to, if it refers to a task.
+    pub fn task(&self) -> Option<&TaskName> {
+        self.tasks().first()
+    }
+}
+
+impl<'de> Deserialize<'de> for Reference {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self { text: Placed::deserialize(deserializer)?, to: To::Nothing })
+    }
+}
+
+impl JsonSchema for Reference {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Reference".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        String::json_schema(generator)
+    }
+}
+
+/// One value, or a list of them.
+#[derive(Clone, Debug, Default)]
+pub struct OneOrMany<T>(pub Vec<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor<T>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> serde::de::Visitor<'de> for Visitor<T> {
+            type Value = Vec<T>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a string or a list")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Vec<T>, E> {
+                T::deserialize(serde::de::value::StrDeserializer::new(text)).map(|one| vec![one])
+            }
+
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
+                let mut all = Vec::new();
+                while let Some(one) = seq.next_element()? {
+                    all.push(one);
+                }
+                Ok(all)
+            }
+        }
+        deserializer.deserialize_any(Visitor(std::marker::PhantomData)).map(OneOrMany)
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("OneOrMany{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let one = generator.subschema_for::<T>();
+        schemars::json_schema!({ "anyOf": [one, { "type": "array", "items": one }] })
+    }
+}
+
+/// How many instances a reference may stand for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// One task: a matrix task without brackets is a mistake.
+    One,
+    /// A list: a matrix task without brackets is all its instances.
+    Many,
+}
+
+/// What the configuration offers to a table that has been read, to resolve its names. Mistakes are
+/// noted, not returned: the table goes on as far as it can.
+pub trait Names {
+    /// The name of the project.
+    fn project(&self) -> &str;
+
+    /// The instance that is being resolved.
+    fn task(&self) -> &TaskName;
+
+    /// The variables and the instance's own axes: what templates see.
+    fn variables(&self) -> serde_json::Value;
+
+    /// Resolves a reference to tasks of these kinds, or to a path of the project.
+    fn reference(&mut self, reference: &mut Reference, kinds: &[&str], want: Want);
+
+    /// Resolves a reference to tasks of these kinds; a path is a mistake.
+    fn tasks(&mut self, reference: &mut Reference, kinds: &[&str], want: Want);
+
+    /// The hosts behind names of hosts and groups, each once; none is a mistake.
+    fn hosts(&mut self, names: &[Placed<String>]) -> Vec<node::Spec>;
+
+    /// The cluster behind a name.
+    fn cluster(&mut self, name: &Placed<String>) -> Option<cluster::Spec>;
+
+    /// Notes a mistake if a path leaves the project (or the tree, or the folder it is relative to).
+    fn contained(&mut self, path: &Placed<String>);
+
+    /// Notes a mistake.
+    fn mistake(&mut self, place: Range<usize>, message: String, hint: Option<String>);
+}
+
+/// A task as it stands in `vcbuild.toml`.
+pub trait Declare: Task {
+    /// Resolves names and checks what can be checked without reading files.
+    fn resolve(&mut self, names: &mut dyn Names);
+}
