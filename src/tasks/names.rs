@@ -116,29 +116,48 @@ impl JsonSchema for Reference {
 #[derive(Clone, Debug, Default)]
 pub struct OneOrMany<T>(pub Vec<T>);
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
+impl<'de, T: Deserialize<'de> + From<Placed<String>>> Deserialize<'de> for OneOrMany<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        enum Written<T> {
+            One(String),
+            Many(Vec<T>),
+        }
         struct Visitor<T>(std::marker::PhantomData<T>);
         impl<'de, T: Deserialize<'de>> serde::de::Visitor<'de> for Visitor<T> {
-            type Value = Vec<T>;
+            type Value = Written<T>;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a string or a list")
+                f.write_str("a string or a list of strings")
             }
 
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Vec<T>, E> {
-                T::deserialize(serde::de::value::StrDeserializer::new(text)).map(|one| vec![one])
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Written<T>, E> {
+                Ok(Written::One(text.to_string()))
             }
 
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Written<T>, A::Error> {
                 let mut all = Vec::new();
                 while let Some(one) = seq.next_element()? {
                     all.push(one);
                 }
-                Ok(all)
+                Ok(Written::Many(all))
             }
         }
-        deserializer.deserialize_any(Visitor(std::marker::PhantomData)).map(OneOrMany)
+        impl<'de, T: Deserialize<'de>> Deserialize<'de> for Written<T> {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_any(Visitor(std::marker::PhantomData))
+            }
+        }
+        let Placed { value, span } = Placed::<Written<T>>::deserialize(deserializer)?;
+        Ok(Self(match value {
+            Written::One(value) => vec![Placed { value, span }.into()],
+            Written::Many(all) => all,
+        }))
+    }
+}
+
+impl From<Placed<String>> for Reference {
+    fn from(text: Placed<String>) -> Self {
+        Self { text, to: To::Nothing }
     }
 }
 
@@ -201,4 +220,22 @@ pub trait Names {
 pub trait Declare: Task {
     /// Resolves names and checks what can be checked without reading files.
     fn resolve(&mut self, names: &mut dyn Names);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_survive_one_and_many() {
+        #[derive(Deserialize)]
+        struct Table {
+            a: OneOrMany<Placed<String>>,
+            b: OneOrMany<Reference>,
+        }
+        let text = "a = 'one'\nb = ['two', 'three']\n";
+        let table: Table = toml::from_str(text).unwrap();
+        assert_eq!(&text[table.a.0[0].range()], "'one'");
+        assert_eq!(&text[table.b.0[1].text.range()], "'three'");
+    }
 }
