@@ -1,4 +1,46 @@
 //! The kinds, one file each, all of the same shape: the table as written, what it reads, what it
 //! becomes, and doing that. This is the one place that knows all of them.
 
+pub mod clone;
+pub mod compile;
+pub mod deploy;
+pub mod fetch;
+pub mod image;
+pub mod import;
 pub mod names;
+pub mod patch;
+pub mod save;
+pub mod upload;
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+
+use names::Declare;
+
+/// The kinds, in the order of the flow.
+pub const KINDS: [&str; 9] =
+    ["clone", "patch", "compile", "image", "save", "fetch", "upload", "import", "deploy"];
+
+/// Something to be done with the type of a kind's table.
+pub trait Visit {
+    /// What comes of it.
+    type Output;
+    /// Does it.
+    fn visit<T: Declare + DeserializeOwned + JsonSchema + 'static>(self) -> Self::Output;
+}
+
+/// Does something with the type of the table of `kind`.
+pub fn visit<V: Visit>(kind: &str, visit: V) -> V::Output {
+    match kind {
+        "clone" => visit.visit::<clone::Clone>(),
+        "patch" => visit.visit::<patch::Patch>(),
+        "compile" => visit.visit::<compile::Compile>(),
+        "image" => visit.visit::<image::Image>(),
+        "save" => visit.visit::<save::Save>(),
+        "fetch" => visit.visit::<fetch::Fetch>(),
+        "upload" => visit.visit::<upload::Upload>(),
+        "import" => visit.visit::<import::Import>(),
+        "deploy" => visit.visit::<deploy::Deploy>(),
+        other => panic!("BUG: `{other}` is not a kind"),
+    }
+}

@@ -36,7 +36,7 @@ impl<T> Deref for Placed<T> {
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Placed<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let spanned = toml::Spanned::<T>::deserialize(deserializer)?;
+        let spanned = serde_spanned::Spanned::<T>::deserialize(deserializer)?;
         let span = (spanned.span().start, spanned.span().end);
         Ok(Self { value: spanned.into_inner(), span })
     }
@@ -211,6 +211,9 @@ pub trait Names {
 
     /// Notes a mistake if a path leaves the project (or the tree, or the folder it is relative to).
     fn contained(&mut self, path: &Placed<String>);
+
+    /// Notes a mistake if another task has claimed the same thing (a tag, a path on a host) before.
+    fn claim(&mut self, thing: String, place: Range<usize>);
 
     /// Notes a mistake.
     fn mistake(&mut self, place: Range<usize>, message: String, hint: Option<String>);
