@@ -276,6 +276,8 @@ pub struct Context<'a> {
     pub stop: &'a Stop,
     /// Whether the network may be used.
     pub network: Network,
+    /// The environment: for programs that find the user's settings in it (git).
+    pub env: &'a Env,
     /// Where to tell what is going on.
     pub tell: &'a dyn Tell,
     /// The project folder and the instance: the owner of a work folder.

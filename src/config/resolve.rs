@@ -12,7 +12,7 @@ use crate::error::{Mistake, did_you_mean};
 use crate::glob;
 use crate::host::{cluster, node};
 use crate::tasks::KINDS;
-use crate::tasks::names::{Names, Placed, Reference, To, Want};
+use crate::tasks::names::{Names, Outputs, Placed, Reference, To, Want};
 use crate::work::TaskName;
 
 /// The instances of each task, by `kind.name`.
@@ -28,7 +28,12 @@ pub fn resolve(tables: Tables, mistakes: Mistakes) -> Result<Config, Vec<Mistake
         Some(project) => (project.name.value, project.default, project.pools),
         None => (String::new(), None, BTreeMap::new()),
     };
+    let outputs = instances
+        .iter()
+        .filter_map(|instance| Some((instance.name.clone(), instance.task.as_ref()?.outputs())))
+        .collect();
     let mut scope = Scope {
+        outputs: &outputs,
         project: &name,
         known: &known,
         hosts: &hosts,
@@ -81,6 +86,7 @@ pub fn resolve(tables: Tables, mistakes: Mistakes) -> Result<Config, Vec<Mistake
 struct Scope<'a> {
     project: &'a str,
     known: &'a Known,
+    outputs: &'a BTreeMap<TaskName, Outputs>,
     hosts: &'a BTreeMap<String, node::Spec>,
     groups: &'a BTreeMap<String, super::Group>,
     clusters: &'a BTreeMap<String, cluster::Spec>,
@@ -199,7 +205,10 @@ impl Names for Scope<'_> {
             self.mistake(text.range(), message, Some(hint));
             return;
         }
-        reference.to = To::Tasks(self.choose(&text, want));
+        let tasks = self.choose(&text, want);
+        let outputs = |task| self.outputs.get(task).cloned().unwrap_or(Outputs::Contents);
+        reference.outputs = tasks.iter().map(outputs).collect();
+        reference.to = To::Tasks(tasks);
     }
 
     fn hosts(&mut self, names: &[Placed<String>]) -> Vec<node::Spec> {

@@ -81,9 +81,10 @@ fn exec(socket: &UnixStream) -> io::Result<Report> {
     rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
     let limit = rustix::process::getrlimit(Resource::Core);
     rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), ..limit })?;
-    // A signal with a handler gets its default back by `exec`, an ignored one stays ignored.
+    // A signal with a handler gets its default back by `exec`, an ignored one stays ignored. That cannot
+    // be done for the two signals that belong to the C library.
     for signal in below::ignored_signals().into_iter().filter(|signal| !FORBIDDEN.contains(signal)) {
-        signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
+        let _ = signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)));
     }
     let dir = Path::new(&spec.dir);
     std::env::set_current_dir(dir).map_err(|error| failed(format!("enter `{}`", dir.display()), error))?;
@@ -230,7 +231,7 @@ impl Family {
     /// Takes in all that have ended; whether anything is left below.
     fn reap(&mut self) -> io::Result<bool> {
         loop {
-            match rustix::process::waitpid(None, WaitOptions::NOHANG) {
+            match rustix::process::wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) if pid == self.leader => self.status = Some(status),
                 Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
                 Ok(None) => return Ok(true),
