@@ -36,16 +36,21 @@ fn explain(cas: &Cas, difference: &Difference, now: &Value, found: &mut Vec<Reas
         // A list of named files of which some came or went.
         ["what", "files"] => found.extend(files(difference).into_iter().map(plain)),
         ["what", "files", index, "digest"] => {
-            let file = index.parse::<usize>().ok().and_then(|index| now["what"]["files"][index]["name"].as_str());
+            let file =
+                index.parse::<usize>().ok().and_then(|index| now["what"]["files"][index]["name"].as_str());
             found.push(plain(format!("`{}` changed", file.unwrap_or(index))));
         }
         ["what", "files", _, "size"] => {}
         ["what", "tools", name] => found.push(plain(format!("the tool `{name}` changed"))),
-        ["what", "pass_env", name] => found.push(plain(format!("the variable `{name}` of the environment changed"))),
+        ["what", "pass_env", name] => {
+            found.push(plain(format!("the variable `{name}` of the environment changed")))
+        }
         ["what", "packages", name] => found.push(plain(format!("the package `{name}` changed"))),
         ["what", "reads", path] => found.push(plain(format!("`{path}` changed"))),
         ["what", rest @ ..] => match (digest(&difference.before), digest(&difference.now)) {
-            (Some(before), Some(now)) => found.push(Reason { text: content(cas, rest, before, now), value: Some(now) }),
+            (Some(before), Some(now)) => {
+                found.push(Reason { text: content(cas, rest, before, now), value: Some(now) })
+            }
             _ => found.push(plain(values(rest, difference))),
         },
         rest => found.push(plain(values(rest, difference))),
@@ -120,7 +125,11 @@ fn values(path: &[&str], difference: &Difference) -> String {
     let name = path.strip_prefix(&["what"]).unwrap_or(path).join(".");
     let short = |value: &Value| {
         let text = value.to_string();
-        if text.chars().count() > 60 { format!("{}…", text.chars().take(60).collect::<String>()) } else { text }
+        if text.chars().count() > 60 {
+            format!("{}…", text.chars().take(60).collect::<String>())
+        } else {
+            text
+        }
     };
     match (&difference.before, &difference.now) {
         (Some(before), Some(now)) => format!("`{name}` was {} and is {}", short(before), short(now)),

@@ -26,6 +26,13 @@ pub struct Node {
     place: std::ops::Range<usize>,
 }
 
+impl Node {
+    /// A task that is not in the configuration: it reads others, and nothing depends on it.
+    pub fn new(name: TaskName, task: Box<dyn Declare>, reads: Vec<TaskId>) -> Self {
+        Self { name, task, reads, after: Vec::new(), pool: None, place: 0..0 }
+    }
+}
+
 /// All tasks of a project.
 pub struct Graph {
     /// The tasks; a `TaskId` is an index.
@@ -72,6 +79,12 @@ impl Graph {
     /// The task behind an id.
     pub fn node(&self, id: TaskId) -> &Node {
         &self.nodes[id.0 as usize]
+    }
+
+    /// Adds a task on which nothing depends.
+    pub fn add(&mut self, node: Node) -> TaskId {
+        self.nodes.push(node);
+        id(self.nodes.len() - 1)
     }
 
     /// The tasks in the order of the file.

@@ -220,7 +220,8 @@ fn action_step(
     if store_sources(job, session, &noted)? {
         return Ok(Again::Yes);
     }
-    let _lock = cache.lock_key(&key, || tell.note("waiting for another process that does the same".into()))?;
+    let _lock =
+        cache.lock_key(&key, || tell.note("waiting for another process that does the same".into()))?;
     if let Some(record) = look_up() {
         return hit(record, noted, stepped);
     }
@@ -330,13 +331,20 @@ fn remade(job: &Job<'_>, session: &Session<'_>, value: &Digest, digest: &Digest)
 }
 
 /// Why a task has to run, in one line.
-fn why(job: &Job<'_>, session: &Session<'_>, last: Option<&Ending>, preimage: &serde_json::Value) -> String {
+fn why(
+    job: &Job<'_>,
+    session: &Session<'_>,
+    last: Option<&Ending>,
+    preimage: &serde_json::Value,
+) -> String {
     if let Mode::Remake { lost } = &job.mode {
         let first = lost.first().map(Digest::short).unwrap_or_default();
         return format!("the cache lost `{first}`");
     }
     let Some(before) = last.and_then(|last| last.key) else { return "it has not run before".into() };
-    let Some(record) = session.cache.lookup(&before) else { return "its last result is not in the cache".into() };
+    let Some(record) = session.cache.lookup(&before) else {
+        return "its last result is not in the cache".into();
+    };
     let reasons = explain::reasons(&session.cache.cas, &record.preimage, preimage);
     match reasons.as_slice() {
         [] => "its result is not in the cache".into(),

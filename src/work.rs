@@ -101,7 +101,7 @@ pub trait Effect: Send + Sync {
 }
 
 /// What is missing at one destination.
-pub trait Change: Send {
+pub trait Change: Send + Sync {
     /// What would be changed, one line each; empty if all is there.
     fn lines(&self) -> Vec<String>;
 

@@ -13,7 +13,11 @@ pub type Axes = BTreeMap<String, Json>;
 /// The instances that a rendered `matrix` table stands for, in order; what is wrong is noted.
 pub fn instances(task: &str, matrix: &Value, mistakes: &mut Mistakes) -> Vec<Axes> {
     let Data::Table(entries) = &matrix.data else {
-        mistakes.note(matrix.span.clone(), format!("`matrix` must be a table, found {}", matrix.kind()), None);
+        mistakes.note(
+            matrix.span.clone(),
+            format!("`matrix` must be a table, found {}", matrix.kind()),
+            None,
+        );
         return Vec::new();
     };
     let mut all = vec![Axes::new()];
@@ -33,11 +37,14 @@ pub fn instances(task: &str, matrix: &Value, mistakes: &mut Mistakes) -> Vec<Axe
                 let with = |one: &Axes| {
                     let one = one.clone();
                     let name = name.to_string();
-                    values.iter().map(move |value| {
-                        let mut more = one.clone();
-                        more.insert(name.clone(), value.clone());
-                        more
-                    }).collect::<Vec<_>>()
+                    values
+                        .iter()
+                        .map(move |value| {
+                            let mut more = one.clone();
+                            more.insert(name.clone(), value.clone());
+                            more
+                        })
+                        .collect::<Vec<_>>()
                 };
                 all = all.iter().flat_map(with).collect();
             }
@@ -75,7 +82,11 @@ pub fn instances(task: &str, matrix: &Value, mistakes: &mut Mistakes) -> Vec<Axe
 
 fn axes(table: &Value, mistakes: &mut Mistakes) -> Option<Axes> {
     let Data::Table(entries) = &table.data else {
-        mistakes.note(table.span.clone(), format!("expected a table of axes, found {}", table.kind()), None);
+        mistakes.note(
+            table.span.clone(),
+            format!("expected a table of axes, found {}", table.kind()),
+            None,
+        );
         return None;
     };
     entries.iter().map(|(key, value)| Some((key.name.clone(), axis(value, mistakes)?))).collect()
@@ -87,7 +98,11 @@ fn axis(value: &Value, mistakes: &mut Mistakes) -> Option<Json> {
     let fits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._+-".contains(&b));
     if !fits || matches!(value.data, Data::List(_) | Data::Table(_)) {
         let hint = "letters, digits and `.` `_` `+` `-`";
-        mistakes.note(value.span.clone(), format!("`{text}` cannot be the value of an axis"), Some(hint.into()));
+        mistakes.note(
+            value.span.clone(),
+            format!("`{text}` cannot be the value of an axis"),
+            Some(hint.into()),
+        );
         return None;
     }
     Some(json)
@@ -107,7 +122,8 @@ pub fn suffix(axes: &Axes) -> String {
         0 => String::new(),
         1 => axes.values().map(|value| format!("[{}]", text(value))).collect(),
         _ => {
-            let list: Vec<String> = axes.iter().map(|(name, value)| format!("{name}={}", text(value))).collect();
+            let list: Vec<String> =
+                axes.iter().map(|(name, value)| format!("{name}={}", text(value))).collect();
             format!("[{}]", list.join(","))
         }
     }

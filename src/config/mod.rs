@@ -190,8 +190,9 @@ fn read_tables(document: &mut Value, overrides: &Overrides, mistakes: &mut Mista
     instances.sort_by_key(|instance| instance.place.start);
     for (key, _) in document.entries() {
         let known = ["project", "vars", "profile", "host", "hosts", "cluster"];
-        let hint = did_you_mean(&key.name, known.into_iter().chain(KINDS))
-            .or_else(|| Some(format!("tables are {}, and the kinds {}", known.join(", "), KINDS.join(", "))));
+        let hint = did_you_mean(&key.name, known.into_iter().chain(KINDS)).or_else(|| {
+            Some(format!("tables are {}, and the kinds {}", known.join(", "), KINDS.join(", ")))
+        });
         mistakes.note(key.span.clone(), format!("unknown table `{}`", key.name), hint);
     }
     Tables { project, hosts, groups, clusters, variables, instances }
@@ -247,10 +248,12 @@ fn read_kind(
         let whole = format!("{kind}.{name}");
         let axes = match table.take("matrix") {
             None => vec![Axes::new()],
-            Some((_, matrix)) => match vars::render(&matrix, &vars::context(variables, &Axes::new()), mistakes) {
-                Some(matrix) => matrix::instances(&whole, &matrix, mistakes),
-                None => Vec::new(),
-            },
+            Some((_, matrix)) => {
+                match vars::render(&matrix, &vars::context(variables, &Axes::new()), mistakes) {
+                    Some(matrix) => matrix::instances(&whole, &matrix, mistakes),
+                    None => Vec::new(),
+                }
+            }
         };
         for axes in axes {
             let context = vars::context(variables, &axes);

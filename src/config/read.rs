@@ -31,9 +31,18 @@ impl Mistakes {
 
     /// Reads a table into a type. `name` is how messages call the table. What is missing or wrong is
     /// noted; the result is there if the rest makes a whole.
-    pub fn read<T: DeserializeOwned + JsonSchema>(&mut self, name: &str, place: &Range<usize>, table: &Value) -> Option<T> {
+    pub fn read<T: DeserializeOwned + JsonSchema>(
+        &mut self,
+        name: &str,
+        place: &Range<usize>,
+        table: &Value,
+    ) -> Option<T> {
         let Data::Table(_) = table.data else {
-            self.note(table.span.clone(), format!("`{name}` must be a table, found {}", table.kind()), None);
+            self.note(
+                table.span.clone(),
+                format!("`{name}` must be a table, found {}", table.kind()),
+                None,
+            );
             return None;
         };
         let mut wrong = match T::deserialize(table) {

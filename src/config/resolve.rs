@@ -22,7 +22,10 @@ pub fn resolve(tables: Tables, mistakes: Mistakes) -> Result<Config, Vec<Mistake
     let Tables { project, hosts, groups, clusters, variables, instances } = tables;
     let mut known = Known::new();
     for instance in &instances {
-        known.entry(instance.whole.clone()).or_default().push((instance.axes.clone(), instance.name.clone()));
+        known
+            .entry(instance.whole.clone())
+            .or_default()
+            .push((instance.axes.clone(), instance.name.clone()));
     }
     let (name, default, pools) = match project {
         Some(project) => (project.name.value, project.default, project.pools),
@@ -129,11 +132,19 @@ impl Scope<'_> {
             }
             None => all(),
             Some(_) if !is_matrix => {
-                self.mistake(text.range(), format!("`{whole}` has no matrix"), Some(format!("write `{whole}`")));
+                self.mistake(
+                    text.range(),
+                    format!("`{whole}` has no matrix"),
+                    Some(format!("write `{whole}`")),
+                );
                 Vec::new()
             }
             Some("*") if want == Want::One => {
-                self.mistake(text.range(), format!("`{}` is a list, and one is wanted", text.value), example());
+                self.mistake(
+                    text.range(),
+                    format!("`{}` is a list, and one is wanted", text.value),
+                    example(),
+                );
                 Vec::new()
             }
             Some("*") => all(),
@@ -196,7 +207,10 @@ impl Names for Scope<'_> {
                 false => format!("`{}` is not a task", text.value),
             };
             let whole = cut(&text).map_or(text.value.as_str(), |(whole, _)| whole);
-            let bare = self.known.keys().find(|known| known.split_once('.').is_some_and(|(_, name)| name == whole));
+            let bare = self
+                .known
+                .keys()
+                .find(|known| known.split_once('.').is_some_and(|(_, name)| name == whole));
             let hint = match bare {
                 Some(known) => format!("did you mean `{known}`?"),
                 None if list.len() > 4 => "write a task as `kind.name`".into(),

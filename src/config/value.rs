@@ -64,17 +64,20 @@ impl Value {
                 match i64::from_str_radix(text.trim_start_matches('+'), number.radix()) {
                     Ok(number) => Data::Integer(number),
                     Err(_) => {
-                        wrong.push(Wrong::new(format!("the number `{text}` is too large")).at(span.clone()));
+                        wrong
+                            .push(Wrong::new(format!("the number `{text}` is too large")).at(span.clone()));
                         Data::Integer(0)
                     }
                 }
             }
-            DeValue::Float(number) => Data::Float(number.as_str().replace('_', "").parse().unwrap_or(f64::NAN)),
+            DeValue::Float(number) => {
+                Data::Float(number.as_str().replace('_', "").parse().unwrap_or(f64::NAN))
+            }
             DeValue::Boolean(value) => Data::Bool(*value),
             DeValue::Datetime(date) => Data::Text(date.to_string()),
-            DeValue::Array(list) => {
-                Data::List(list.iter().map(|value| Self::of(value.get_ref(), value.span(), wrong)).collect())
-            }
+            DeValue::Array(list) => Data::List(
+                list.iter().map(|value| Self::of(value.get_ref(), value.span(), wrong)).collect(),
+            ),
             DeValue::Table(table) => return Self::of_table(table, span, wrong),
         };
         Self { span, data }
@@ -104,10 +107,14 @@ impl Value {
                 None => Data::Float(number.as_f64().unwrap_or(f64::NAN)),
             },
             serde_json::Value::String(text) => Data::Text(text.clone()),
-            serde_json::Value::Array(list) => Data::List(list.iter().map(|v| Self::from_json(v, span)).collect()),
+            serde_json::Value::Array(list) => {
+                Data::List(list.iter().map(|v| Self::from_json(v, span)).collect())
+            }
             serde_json::Value::Object(map) => {
                 let key = |name: &String| Key { span: span.clone(), name: name.clone() };
-                Data::Table(map.iter().map(|(name, value)| (key(name), Self::from_json(value, span))).collect())
+                Data::Table(
+                    map.iter().map(|(name, value)| (key(name), Self::from_json(value, span))).collect(),
+                )
             }
         };
         Self { span: span.clone(), data }
@@ -211,7 +218,9 @@ impl de::Error for Wrong {
 
     fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
         let expected = match expected.to_string().as_str() {
-            "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number that is not negative and not too large".into(),
+            "u8" | "u16" | "u32" | "u64" | "usize" => {
+                "a whole number that is not negative and not too large".into()
+            }
             other => other.to_string(),
         };
         match found {
@@ -272,7 +281,11 @@ impl<'de> Deserializer<'de> for &'de Value {
         visitor.visit_some(self)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Wrong> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Wrong> {
         visitor.visit_newtype_struct(self)
     }
 

@@ -52,7 +52,11 @@ pub fn read(document: &mut Value, overrides: &Overrides, mistakes: &mut Mistakes
     for (key, value) in table.entries() {
         if !is_name(&key.name) {
             let hint = "letters, digits and `_`, not a digit first: it must be usable in `{{ }}`";
-            mistakes.note(key.span.clone(), format!("`{}` cannot name a variable", key.name), Some(hint.into()));
+            mistakes.note(
+                key.span.clone(),
+                format!("`{}` cannot name a variable", key.name),
+                Some(hint.into()),
+            );
             continue;
         }
         let Some(declared) = render(value, &Json::Object(seen.clone()), mistakes) else { continue };
@@ -137,7 +141,10 @@ fn refuse_unknown(names: &[&str], profile: Option<&Value>, overrides: &Overrides
             mistakes.note(key.span.clone(), message, hint(&key.name));
         }
     }
-    let files = overrides.files.iter().flat_map(|(file, values)| values.keys().map(move |name| (format!(" (in `{file}`)"), name)));
+    let files = overrides
+        .files
+        .iter()
+        .flat_map(|(file, values)| values.keys().map(move |name| (format!(" (in `{file}`)"), name)));
     let set = overrides.set.iter().map(|(name, _)| (" (from `--set`)".to_string(), name));
     for (from, name) in files.chain(set) {
         if !names.contains(&name.as_str()) {
@@ -176,8 +183,8 @@ fn typed(text: &str, like: &Json) -> Result<Json, String> {
         return Ok(text.into());
     }
     let document = format!("value = {text}");
-    let parsed: toml::Table = toml::from_str(&document)
-        .map_err(|_| format!("expected {}, written as in TOML", kind(like)))?;
+    let parsed: toml::Table =
+        toml::from_str(&document).map_err(|_| format!("expected {}, written as in TOML", kind(like)))?;
     let value = serde_json::to_value(&parsed["value"]).unwrap_or_default();
     if kind(&value) != kind(like) {
         return Err(format!("expected {}, found {}", kind(like), kind(&value)));
@@ -197,7 +204,8 @@ pub fn render(value: &Value, context: &Json, mistakes: &mut Mistakes) -> Option<
             }
         },
         Data::List(list) => {
-            let rendered: Vec<Option<Value>> = list.iter().map(|value| render(value, context, mistakes)).collect();
+            let rendered: Vec<Option<Value>> =
+                list.iter().map(|value| render(value, context, mistakes)).collect();
             Data::List(rendered.into_iter().collect::<Option<_>>()?)
         }
         Data::Table(entries) => {

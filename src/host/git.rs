@@ -34,13 +34,16 @@ impl Remote<'_> {
     /// Runs git with the user's configuration, but without hooks, prompts and foreign `GIT_*` variables.
     fn git(&self, arguments: &[&str]) -> Result<Captured> {
         let mut argv: Vec<OsString> = vec!["git".into()];
-        for setting in ["core.hooksPath=/dev/null", "core.fsmonitor=false", "gc.auto=0", "maintenance.auto=0"] {
+        for setting in
+            ["core.hooksPath=/dev/null", "core.fsmonitor=false", "gc.auto=0", "maintenance.auto=0"]
+        {
             argv.extend(["-c".into(), setting.into()]);
         }
         argv.extend(arguments.iter().map(OsString::from));
         let kept = |name: &OsString| {
             let name = name.to_string_lossy();
-            (!name.starts_with("GIT_") || name.starts_with("GIT_SSH") || name == "GIT_ASKPASS") && name != "LC_ALL"
+            (!name.starts_with("GIT_") || name.starts_with("GIT_SSH") || name == "GIT_ASKPASS")
+                && name != "LC_ALL"
         };
         let mut env: Vec<_> = self.env.iter().filter(|(name, _)| kept(name)).cloned().collect();
         env.push(("GIT_TERMINAL_PROMPT".into(), "0".into()));
@@ -57,7 +60,8 @@ impl Remote<'_> {
         }
         let text = String::from_utf8_lossy(&done.stdout).into_owned();
         let refs: Vec<(&str, &str)> = text.lines().filter_map(|line| line.split_once('\t')).collect();
-        let named = |name: &str| refs.iter().find(|(_, known)| *known == name).map(|(id, _)| id.to_string());
+        let named =
+            |name: &str| refs.iter().find(|(_, known)| *known == name).map(|(id, _)| id.to_string());
         let branch = named(&format!("refs/heads/{rev}"));
         let tag = named(&format!("refs/tags/{rev}"));
         match (branch, tag, named(rev)) {

@@ -8,6 +8,7 @@
 mod below;
 pub mod cluster;
 pub mod fs;
+pub mod git;
 pub mod launch;
 pub mod node;
 pub mod process;

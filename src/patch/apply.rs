@@ -3,12 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::emit::{self, Asking};
+use super::change::Changing;
 use super::note::{Note, Said};
 use super::overlay::Overlay;
 use super::reason::{Halt, Reason, Refusal, show};
 use super::section::{Mode, Operation, Patch, Section, Style};
-use super::{AlreadyApplied, Change, Entry, Files, Options, ZeroContext, binary, name};
+use super::{AlreadyApplied, Change, Entry, Files, Options, ZeroContext, name};
 use crate::error::Result;
 
 /// What a patch makes of a tree.
@@ -92,6 +92,7 @@ impl Tree<'_> {
                 .is_some_and(|entry| !matches!(entry, None | Some(Entry::Folder)));
             if was_there && !self.commit.gone.contains(path) {
                 return Err(self
+                    .change()
                     .refuse(*line, Reason::Exists, path, "is there already and would be overwritten")
                     .hint("delete it in a patch before this one if it may go")
                     .into());
@@ -100,8 +101,8 @@ impl Tree<'_> {
         Ok(())
     }
 
-    fn refuse(&self, line: usize, reason: Reason, path: &[u8], message: &str) -> Refusal {
-        Refusal::new(reason, format!("`{}` line {line}: `{}` {message}", self.patch.name, show(path)))
+    fn change(&self) -> Changing<'_> {
+        Changing { patch: &self.patch.name, options: self.options }
     }
 
     fn section(&mut self, section: &Section) -> Result<(), Halt> {
@@ -130,15 +131,20 @@ impl Tree<'_> {
         let Some(entry) = entry else {
             return Err(self.missing(section, path).into());
         };
-        match self.changed(section, path, &entry) {
+        match self.change().changed(section, path, &entry) {
+            Ok((new, _)) if new == entry && section.hunks.is_empty() => self.already(section, path),
             Ok((new, said)) => {
                 self.say(path, said);
                 self.set(path, Some(new))
             }
-            Err(refusal) => match self.is_undone(section, &entry, None) {
-                true => self.already(section, path),
-                false => Err(refusal.into()),
-            },
+            Err(refusal) => {
+                // What is refused although it fits somewhere is not made right by a reverse that fits too.
+                let may_be = matches!(refusal.reason, Reason::Mismatch | Reason::Reversed | Reason::Binary);
+                match may_be && self.change().is_undone(section, &entry, None) {
+                    true => self.already(section, path),
+                    false => Err(refusal.into()),
+                }
+            }
         }
     }
 
@@ -149,17 +155,18 @@ impl Tree<'_> {
             Mode::File(executable) => Entry::File { content: Vec::new(), executable },
             Mode::Link => Entry::Link(Vec::new()),
         };
-        let (new, said) = self.changed(section, path, &blank)?;
+        let (new, said) = self.change().changed(section, path, &blank)?;
         match self.now.entry(path)? {
             None => {}
             Some(there) if there == new => return self.already(section, path),
             Some(Entry::File { content, executable }) if content.is_empty() => {
                 let (new, said) = match section.new_mode {
                     Some(_) => (new, said),
-                    None => self.changed(section, path, &Entry::File { content, executable })?,
+                    None => self.change().changed(section, path, &Entry::File { content, executable })?,
                 };
                 if !matches!(new, Entry::File { .. }) {
                     return Err(self
+                        .change()
                         .refuse(section.line, Reason::Type, path, "is a file, and the patch makes a link")
                         .into());
                 }
@@ -169,12 +176,13 @@ impl Tree<'_> {
             Some(Entry::Folder) if self.is_empty(path)? => {}
             Some(Entry::Folder) => {
                 return Err(self
+                    .change()
                     .refuse(section.line, Reason::Type, path, "is a folder with files in it")
                     .hint("delete them in the same patch if a file takes its place")
                     .into());
             }
             Some(_) => {
-                return Err(self.refuse(section.line, Reason::Exists, path, "is there already, with other content")
+                return Err(self.change().refuse(section.line, Reason::Exists, path, "is there already, with other content")
                     .hint("remove the patch if upstream has the file now, or write it as a change of that file")
                     .into());
             }
@@ -186,9 +194,10 @@ impl Tree<'_> {
     fn delete(&mut self, section: &Section, path: &[u8]) -> Result<(), Halt> {
         self.contained(section, path)?;
         let Some(entry) = self.now.entry(path)? else { return self.already(section, path) };
-        let (rest, said) = self.changed(section, path, &entry)?;
+        let (rest, said) = self.change().changed(section, path, &entry)?;
         if !matches!(&rest, Entry::File { content: rest, .. } | Entry::Link(rest) if rest.is_empty()) {
             return Err(self
+                .change()
                 .refuse(
                     section.line,
                     Reason::Leftover,
@@ -210,6 +219,7 @@ impl Tree<'_> {
         if is_rename && edited.is_some() || edited == Some(&Style::Plain) {
             let what = "was changed earlier in this patch, so what is renamed or copied has two readings";
             return Err(self
+                .change()
                 .refuse(section.line, Reason::Source, from, what)
                 .hint("put the change into the rename or copy itself, or into another patch")
                 .into());
@@ -221,18 +231,20 @@ impl Tree<'_> {
         };
         let there = self.now.entry(to)?;
         let Some(source) = source else {
-            let is_undone =
-                is_rename && there.as_ref().is_some_and(|there| self.is_undone(section, there, None));
+            let is_undone = is_rename
+                && there.as_ref().is_some_and(|there| self.change().is_undone(section, there, None));
             return if is_undone {
                 self.already(section, to)
             } else {
                 Err(self.missing(section, from).into())
             };
         };
-        if !is_rename && there.as_ref().is_some_and(|there| self.is_undone(section, there, Some(&source))) {
+        if !is_rename
+            && there.as_ref().is_some_and(|there| self.change().is_undone(section, there, Some(&source)))
+        {
             return self.already(section, to);
         }
-        let (new, said) = self.changed(section, from, &source)?;
+        let (new, said) = self.change().changed(section, from, &source)?;
         if is_rename {
             if !self.commit.arrived.contains_key(from) {
                 self.set(from, None)?;
@@ -241,114 +253,20 @@ impl Tree<'_> {
         }
         self.contained(section, to)?;
         if there == Some(Entry::Folder) && !self.is_empty(to)? {
-            return Err(self.refuse(section.line, Reason::Type, to, "is a folder with files in it").into());
+            return Err(self
+                .change()
+                .refuse(section.line, Reason::Type, to, "is a folder with files in it")
+                .into());
         }
         if self.commit.edited.contains_key(to) && there.is_some() || self.commit.arrived.contains_key(to) {
             return Err(self
+                .change()
                 .refuse(section.line, Reason::Exists, to, "is made or changed twice in this patch")
                 .into());
         }
         self.commit.arrived.insert(to.to_vec(), section.line);
         self.say(to, said);
         self.set(to, Some(new))
-    }
-
-    /// What a section's modes, hunks and binary data make of an entry.
-    fn changed(
-        &self,
-        section: &Section,
-        path: &[u8],
-        entry: &Entry,
-    ) -> Result<(Entry, Vec<Said>), Refusal> {
-        let (bytes, was) = match entry {
-            Entry::File { content, executable } => (content, Mode::File(*executable)),
-            Entry::Link(target) => (target, Mode::Link),
-            Entry::Folder => return Err(self.refuse(section.line, Reason::Type, path, "is a folder")),
-        };
-        let is_link = was == Mode::Link;
-        let says = [section.old_mode, section.new_mode];
-        let agrees = says.iter().flatten().all(|mode| (*mode == Mode::Link) == is_link);
-        if !agrees || is_link && section.style == Style::Plain {
-            let what = if is_link {
-                "is a link, and the patch changes a file"
-            } else {
-                "is a file, and the patch changes a link"
-            };
-            return Err(self
-                .refuse(section.line, Reason::Type, path, what)
-                .hint("a type changes by a deletion and a creation, as `git diff` writes it"));
-        }
-        let mut said = Vec::new();
-        let bytes = if let Some(change) = &section.binary {
-            match binary::apply(change, bytes) {
-                binary::Outcome::Applied(bytes) => bytes,
-                binary::Outcome::Already | binary::Outcome::Foreign => {
-                    return Err(self
-                        .refuse(
-                            change.line,
-                            Reason::Binary,
-                            path,
-                            "has another content than the binary patch was made for",
-                        )
-                        .hint("write the patch again with `git diff --binary` for this file"));
-                }
-            }
-        } else if section.hunks.is_empty() {
-            bytes.clone()
-        } else {
-            let asking = Asking { patch: &self.patch.name, path: &show(path) };
-            let emitted = emit::emit(bytes, &section.hunks, asking, self.options)?;
-            said.extend(emitted.kept.map(Said::LineEnds));
-            said.extend(emitted.moved.into_iter().map(Said::Moved));
-            emitted.content
-        };
-        let is_deletion = matches!(section.operation, Operation::Delete(_));
-        if is_link && !is_deletion && (bytes.is_empty() || bytes.contains(&0) || bytes.contains(&b'\n')) {
-            return Err(self
-                .refuse(
-                    section.line,
-                    Reason::Link,
-                    path,
-                    "would be a link with a line end or nothing in its text",
-                )
-                .hint("the text of a link ends with `\\ No newline at end of file`"));
-        }
-        Ok((
-            match (was, section.new_mode) {
-                (Mode::Link, _) => Entry::Link(bytes),
-                (_, Some(Mode::File(executable))) | (Mode::File(executable), _) => {
-                    Entry::File { content: bytes, executable }
-                }
-            },
-            said,
-        ))
-    }
-
-    /// Whether an entry is what the section would make: its reverse fits exactly, and gives `source`.
-    fn is_undone(&self, section: &Section, entry: &Entry, source: Option<&Entry>) -> bool {
-        let (bytes, was) = match entry {
-            Entry::File { content, executable } => (content, Mode::File(*executable)),
-            Entry::Link(target) => (target, Mode::Link),
-            Entry::Folder => return false,
-        };
-        if section.new_mode.is_some_and(|mode| mode != was) {
-            return false;
-        }
-        let undone = if let Some(change) = &section.binary {
-            return binary::apply(change, bytes) == binary::Outcome::Already;
-        } else {
-            let hunks: Vec<_> = section.hunks.iter().map(super::section::Hunk::reversed).collect();
-            let options = Options { fuzz: 0, zero_context: ZeroContext::Refuse, ..self.options.clone() };
-            let asking = Asking { patch: &self.patch.name, path: "" };
-            match emit::emit(bytes, &hunks, asking, &options) {
-                Ok(emitted) => emitted.content,
-                Err(_) => return false,
-            }
-        };
-        match source {
-            Some(Entry::File { content: source, .. } | Entry::Link(source)) => undone == *source,
-            _ => true,
-        }
     }
 
     fn already(&mut self, section: &Section, path: &[u8]) -> Result<(), Halt> {
@@ -361,6 +279,7 @@ impl Tree<'_> {
             _ => "has this change already",
         };
         Err(self
+            .change()
             .refuse(section.line, Reason::Applied, path, what)
             .hint("remove the patch if upstream has it now, or set `already_applied = \"skip\"`")
             .into())
@@ -371,7 +290,7 @@ impl Tree<'_> {
             "check `strip` (now {}), which says how many leading folders are cut from each name, and `basedir`",
             self.options.strip
         );
-        self.refuse(section.line, Reason::Missing, path, "is not in the tree").hint(hint)
+        self.change().refuse(section.line, Reason::Missing, path, "is not in the tree").hint(hint)
     }
 
     /// Checks that every parent is a folder, or nothing yet.
@@ -384,6 +303,7 @@ impl Tree<'_> {
             };
             let message = format!("lies behind `{}`, which is {what}", show(folder));
             return Err(self
+                .change()
                 .refuse(section.line, Reason::Through, path, &message)
                 .hint("name the file by the folders that it is in, without links")
                 .into());

@@ -56,6 +56,8 @@ pub fn emit(
     Ok(Emitted { content: emission.content, moved, kept })
 }
 
+const STALE: &str = "the file changed since the patch was made: write the patch again for it";
+
 /// Finds the place of one hunk; gives its slot and what is worth a note.
 fn place(
     text: &Text<'_>,
@@ -99,6 +101,11 @@ fn place(
                 return Err(refuse(Reason::Order, &message)
                     .hint("put the hunks in the order of the file's lines, and join those that overlap"));
             }
+            Found::Nothing if adds_only => {
+                let message =
+                    format!("adds lines after line {}, but the file has {}", hunk.old_start, text.count());
+                return Err(refuse(Reason::Nothing, &message).hint(STALE));
+            }
             Found::Nothing => {
                 return Err(refuse(
                     Reason::Nothing,
@@ -120,7 +127,7 @@ fn place(
     }
     Err(refuse(Reason::Mismatch, "does not fit").detail(show::mismatch(text, hunk, from)).hint(
         if most < options.fuzz || options.fuzz > 0 {
-            "the file changed since the patch was made: write the patch again for it"
+            STALE
         } else {
             "write the patch again for this file, or allow some context to differ with `fuzz`"
         },

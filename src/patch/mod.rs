@@ -5,6 +5,7 @@
 
 mod apply;
 mod binary;
+mod change;
 mod emit;
 mod header;
 mod hunk;

@@ -37,7 +37,7 @@ pub enum Found {
     Fits(Fit),
     /// A place, but earlier hunks changed it or what follows it.
     Behind(i64),
-    /// The comparison would be empty.
+    /// The comparison would be empty, or an insertion without context lies beyond the end.
     Nothing,
     /// No place.
     Nowhere,
@@ -81,7 +81,7 @@ impl<'h> Sought<'h> {
         if size == 0 {
             // Nothing but the line number says where: it must at least exist. An empty file is all there is
             // to compare with.
-            return if guess <= lines + 1 { found(guess, None) } else { Found::Nowhere };
+            return if guess <= lines + 1 { found(guess, None) } else { Found::Nothing };
         }
         let most = self.lead.max(self.trail);
         let top = self.lead + i64::from(fuzz) - most;

@@ -59,12 +59,9 @@ pub fn done(settings: &Settings, done: &Done, again: bool) -> String {
     };
     let mut out = outcome(settings, done.outcome, &done.task, &[time, sent(settings, done), why, key]);
     changes(&mut out, settings, &done.destinations);
-    let deferred: Vec<_> = of(&done.destinations, Outcome::Deferred).collect();
-    for destination in first(settings, &deferred) {
-        let error = destination.error.as_deref().map(clean).unwrap_or_default();
-        writeln!(out, "          {} deferred: {error}", clean(&destination.name)).ok();
+    for (names, error) in reasons(settings, &of(&done.destinations, Outcome::Deferred)) {
+        writeln!(out, "          {names} deferred: {error}").ok();
     }
-    more(&mut out, settings, deferred.len(), "destination");
     if settings.verbosity == Verbosity::Verbose {
         let log = done.log.as_ref().or(done.failure.as_ref().and_then(|failure| failure.log.as_ref()));
         for line in text::log_lines(log.map_or(&[][..], Vec::as_slice)) {
@@ -76,7 +73,7 @@ pub fn done(settings: &Settings, done: &Done, again: bool) -> String {
 
 /// Why a task failed: the message, its detail, the destinations, the hints.
 pub fn failure(settings: &Settings, done: &Done) -> String {
-    let failed: Vec<_> = of(&done.destinations, Outcome::Failed).collect();
+    let failed = of(&done.destinations, Outcome::Failed);
     let label = settings.colours.paint(Style::Bad, "error:");
     let mut out = format!("{label} `{}` failed", clean(&done.task));
     match (&done.failure, &failed[..]) {
@@ -90,10 +87,9 @@ pub fn failure(settings: &Settings, done: &Done) -> String {
         writeln!(out, "    {}", clean(line)).ok();
     }
     if done.failure.is_some() || failed.len() > 1 {
-        for destination in first(settings, &failed) {
-            writeln!(out, "    {}: {}", clean(&destination.name), error_of(destination)).ok();
+        for (names, error) in reasons(settings, &failed) {
+            writeln!(out, "    {names}: {error}").ok();
         }
-        more(&mut out, settings, failed.len(), "destination");
     }
     for text in done.failure.iter().flat_map(|failure| &failure.hints) {
         out.push_str(&hint(settings, text));
@@ -106,7 +102,7 @@ pub fn cause(done: &Done) -> String {
     if let Some(failure) = &done.failure {
         return clean(&failure.message).into_owned();
     }
-    let all: Vec<_> = of(&done.destinations, done.outcome).collect();
+    let all = of(&done.destinations, done.outcome);
     match &all[..] {
         [] => String::new(),
         [one] => format!("{}: {}", clean(&one.name), error_of(one)),
@@ -130,8 +126,8 @@ pub fn hint(settings: &Settings, text: &str) -> String {
     remark(settings, Style::Hint, "hint:", None, text)
 }
 
-fn of(destinations: &[Destination], outcome: Outcome) -> impl Iterator<Item = &Destination> {
-    destinations.iter().filter(move |destination| destination.outcome == outcome)
+fn of(destinations: &[Destination], outcome: Outcome) -> Vec<&Destination> {
+    destinations.iter().filter(|destination| destination.outcome == outcome).collect()
 }
 
 fn error_of(destination: &Destination) -> String {
@@ -143,7 +139,7 @@ fn error_of(destination: &Destination) -> String {
 
 /// `node1 842.1 kB, node2 842.1 kB; 3 up to date`.
 fn sent(settings: &Settings, done: &Done) -> String {
-    let applied: Vec<_> = of(&done.destinations, Outcome::Applied).collect();
+    let applied = of(&done.destinations, Outcome::Applied);
     let mut parts: Vec<String> = first(settings, &applied)
         .iter()
         .map(|destination| format!("{} {}", clean(&destination.name), text::bytes(destination.bytes_sent)))
@@ -153,7 +149,7 @@ fn sent(settings: &Settings, done: &Done) -> String {
         let sum = rest.iter().map(|destination| destination.bytes_sent).sum();
         parts.push(format!("and {} more {}", rest.len(), text::bytes(sum)));
     }
-    let unchanged = of(&done.destinations, Outcome::Unchanged).count();
+    let unchanged = of(&done.destinations, Outcome::Unchanged).len();
     let mut line = parts.join(", ");
     if unchanged > 0 && !applied.is_empty() {
         write!(line, "; {unchanged} up to date").ok();
@@ -163,33 +159,53 @@ fn sent(settings: &Settings, done: &Done) -> String {
 
 /// What was changed, destinations with equal changes together.
 fn changes(out: &mut String, settings: &Settings, destinations: &[Destination]) {
-    let mut groups: Vec<(&[String], Vec<&str>)> = Vec::new();
-    for destination in destinations.iter().filter(|destination| !destination.changes.is_empty()) {
-        match groups.iter_mut().find(|(changes, _)| *changes == destination.changes) {
-            Some((_, names)) => names.push(&destination.name),
-            None => groups.push((&destination.changes, vec![&destination.name])),
-        }
-    }
-    let several = destinations.len() > 1;
+    let changed = destinations.iter().filter(|destination| !destination.changes.is_empty());
+    let groups = together(settings, changed.map(|destination| (&*destination.name, &*destination.changes)));
     let lines: Vec<String> = groups
         .iter()
-        .flat_map(|(changes, names)| {
-            let names = match first(settings, names) {
-                some if some.len() < names.len() => {
-                    format!("{} … and {} more", some.join(", "), names.len() - some.len())
-                }
-                all => all.join(", "),
-            };
-            changes.iter().map(move |change| match several {
-                true => format!("{}: {}", clean(&names), clean(change)),
-                false => clean(change).into_owned(),
+        .flat_map(|(names, changes)| {
+            changes.iter().map(move |change| match destinations.len() {
+                1 => clean(change).into_owned(),
+                _ => format!("{names}: {}", clean(change)),
             })
         })
         .collect();
-    for line in first(settings, &lines) {
+    let shown = first(settings, &lines);
+    for line in shown {
         writeln!(out, "          {line}").ok();
     }
-    more(out, settings, lines.len(), "change");
+    if shown.len() < lines.len() {
+        let rest = text::count(lines.len() - shown.len(), "more change");
+        writeln!(out, "          … and {rest} (-v names all)").ok();
+    }
+}
+
+/// The errors of destinations, those with equal errors together.
+fn reasons(settings: &Settings, destinations: &[&Destination]) -> Vec<(String, String)> {
+    together(settings, destinations.iter().map(|destination| (&*destination.name, error_of(destination))))
+}
+
+/// Equal things once, with the names that they belong to: `node1, node2 … and 3 more`.
+fn together<'a, T: PartialEq>(
+    settings: &Settings,
+    all: impl Iterator<Item = (&'a str, T)>,
+) -> Vec<(String, T)> {
+    let mut groups: Vec<(Vec<String>, T)> = Vec::new();
+    for (name, thing) in all {
+        let name = clean(name).into_owned();
+        match groups.iter_mut().find(|(_, other)| *other == thing) {
+            Some((names, _)) => names.push(name),
+            None => groups.push((vec![name], thing)),
+        }
+    }
+    let named = |names: &[String]| {
+        let shown = first(settings, names);
+        match names.len() - shown.len() {
+            0 => shown.join(", "),
+            rest => format!("{} … and {rest} more", shown.join(", ")),
+        }
+    };
+    groups.into_iter().map(|(names, thing)| (named(&names), thing)).collect()
 }
 
 /// As many of `all` as are named.
@@ -198,16 +214,5 @@ fn first<'a, T>(settings: &Settings, all: &'a [T]) -> &'a [T] {
         Verbosity::Verbose => all,
         _ if all.len() <= NAMED + 1 => all,
         _ => &all[..NAMED],
-    }
-}
-
-fn more(out: &mut String, settings: &Settings, all: usize, noun: &str) {
-    if settings.verbosity != Verbosity::Verbose && all > NAMED + 1 {
-        writeln!(
-            out,
-            "          … and {} (-v names all)",
-            text::count(all - NAMED, &format!("more {noun}"))
-        )
-        .ok();
     }
 }

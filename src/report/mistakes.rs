@@ -111,7 +111,9 @@ mod tests {
             at(&file, "\"grüße-日本\"", "the name may hold `[a-z0-9-]` only"),
             Mistake::new("`--set` has no `=`").hint("write `--set name=value`"),
         ];
-        assert_data_eq!(render(&mistakes, &NORMAL), str![[r#"
+        assert_data_eq!(
+            render(&mistakes, &NORMAL),
+            str![[r#"
 error: `--set` has no `=`
 hint: write `--set name=value`
 
@@ -142,7 +144,9 @@ error: unexpected end of file
 
 error: 5 mistakes in `vcbuild.toml`
 
-"#]].raw());
+"#]]
+            .raw()
+        );
     }
 
     #[test]
@@ -150,7 +154,9 @@ error: 5 mistakes in `vcbuild.toml`
         let file = source("a\u{1b}[2Jb.toml", "x = \"\"\"\n\u{1b}[31mred\r\nline\n\"\"\"\ny = 1\n");
         let mistakes =
             [at(&file, &file.text[4..22], "not \u{1b}[2J here"), at(&file, "y", "unknown key `y`")];
-        assert_data_eq!(render(&mistakes, &NORMAL), str![[r#"
+        assert_data_eq!(
+            render(&mistakes, &NORMAL),
+            str![[r#"
 error: not  here
  --> ab.toml:1:5
   |
@@ -168,7 +174,9 @@ error: unknown key `y`
 
 error: 2 mistakes in `ab.toml`
 
-"#]].raw());
+"#]]
+            .raw()
+        );
     }
 
     #[test]

@@ -11,6 +11,8 @@ pub mod progress;
 mod running;
 #[cfg(test)]
 mod scenes;
+#[cfg(test)]
+mod screen;
 mod story;
 pub mod text;
 
@@ -126,14 +128,17 @@ pub struct Destination {
     pub error: Option<String>,
 }
 
+/// What a run would bring to one destination: the bytes to send and the changes, one line each; or
+/// why the destination could not be asked.
+pub type Planned = Result<(u64, Vec<String>), String>;
+
 /// What a run would change, for one task of a `plan`.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The task.
     pub task: String,
-    /// For each destination: its name, the bytes to send, and the changes, one line each; or why it
-    /// could not be asked.
-    pub destinations: Vec<(String, Result<(u64, Vec<String>), String>)>,
+    /// The destinations by name.
+    pub destinations: Vec<(String, Planned)>,
 }
 
 /// How the run ended.

@@ -79,22 +79,28 @@ mod tests {
 
     #[test]
     fn one_line_when_nothing_had_to_be_done() {
-        assert_data_eq!(shown(NORMAL, &idle()), str![[r#"
+        assert_data_eq!(
+            shown(NORMAL, &idle()),
+            str![[r#"
 nothing to do: 3 tasks up to date (0.01 s)
 
-"#]]);
+"#]]
+        );
         assert_eq!(shown(QUIET, &idle()), "");
     }
 
     #[test]
     fn hits_are_named_when_asked_for() {
-        assert_data_eq!(shown(VERBOSE, &idle()), str![[r#"
+        assert_data_eq!(
+            shown(VERBOSE, &idle()),
+            str![[r#"
       hit clone.source  0.31 s  key 99f97894a7ed
       hit patch.patched  0.31 s  key 0c6eb1566837
 unchanged import.nodes  0.31 s
 nothing to do: 3 tasks up to date (0.01 s)
 
-"#]]);
+"#]]
+        );
     }
 
     #[test]
@@ -105,7 +111,9 @@ nothing to do: 3 tasks up to date (0.01 s)
 
     #[test]
     fn one_task_ran_and_another_was_cut_off() {
-        assert_data_eq!(shown(NORMAL, &edited()), str![[r#"
+        assert_data_eq!(
+            shown(NORMAL, &edited()),
+            str![[r#"
 note: `clone.source`: pinned `main` at 0123456789ab
 warning: `patch.patched`: `patches/a.patch`: hunk 2 was found 3 lines below its place
 hint: refresh the patch
@@ -118,12 +126,15 @@ hint: refresh the patch
           change `deployment/default/greet`
 done: 3 ran, 2 applied, 1 up to date (2.3 s)
 
-"#]]);
+"#]]
+        );
     }
 
     #[test]
     fn logs_when_asked_for() {
-        assert_data_eq!(shown(VERBOSE, &edited()), str![[r#"
+        assert_data_eq!(
+            shown(VERBOSE, &edited()),
+            str![[r#"
       hit clone.source  0.31 s  key 99f97894a7ed
 note: `clone.source`: pinned `main` at 0123456789ab
 warning: `patch.patched`: `patches/a.patch`: hunk 2 was found 3 lines below its place
@@ -139,21 +150,27 @@ hint: refresh the patch
           change `deployment/default/greet`
 done: 3 ran, 2 applied, 1 up to date (2.3 s)
 
-"#]]);
+"#]]
+        );
     }
 
     #[test]
     fn quiet_still_warns() {
-        assert_data_eq!(shown(QUIET, &edited()), str![[r#"
+        assert_data_eq!(
+            shown(QUIET, &edited()),
+            str![[r#"
 warning: `patch.patched`: `patches/a.patch`: hunk 2 was found 3 lines below its place
 hint: refresh the patch
 
-"#]]);
+"#]]
+        );
     }
 
     #[test]
     fn failures_are_repeated_at_the_end_in_their_order() {
-        assert_data_eq!(shown(NORMAL, &failing()), str![[r#"
+        assert_data_eq!(
+            shown(NORMAL, &failing()),
+            str![[r#"
   failed compile.bin[greet]  0.31 s  `greet.c` changed
 error: `compile.bin[greet]` failed: `cc -static greet.c` ended with status 1
     greet.c:3:1: error: expected `;`
@@ -168,16 +185,19 @@ deferred import.nodes  5.0 s  node1 842.1 kB
 error: 2 tasks failed, in this order:
     `compile.bin[greet]`: `cc -static greet.c` ended with status 1
     `upload.cp`: node2: the stream ended after 12.0 kB
-warning: 1 task deferred in part or whole; the next run does what is left:
+warning: 1 task deferred; the next run does what is left:
     `import.nodes`: node3: no answer in 5 s
 failed: 2 failed, 1 deferred, 2 skipped, 4 up to date (1 min 04 s)
 
-"#]]);
+"#]]
+        );
     }
 
     #[test]
     fn quiet_shows_failures() {
-        assert_data_eq!(shown(QUIET, &failing()), str![[r#"
+        assert_data_eq!(
+            shown(QUIET, &failing()),
+            str![[r#"
 error: `compile.bin[greet]` failed: `cc -static greet.c` ended with status 1
     greet.c:3:1: error: expected `;`
 hint: `vcbuild log compile.bin[greet]` shows all of it
@@ -185,11 +205,12 @@ error: `upload.cp` failed on `node2`: the stream ended after 12.0 kB
 error: 2 tasks failed, in this order:
     `compile.bin[greet]`: `cc -static greet.c` ended with status 1
     `upload.cp`: node2: the stream ended after 12.0 kB
-warning: 1 task deferred in part or whole; the next run does what is left:
+warning: 1 task deferred; the next run does what is left:
     `import.nodes`: node3: no answer in 5 s
 failed: 2 failed, 1 deferred, 2 skipped, 4 up to date (1 min 04 s)
 
-"#]]);
+"#]]
+        );
     }
 
     #[test]
@@ -204,22 +225,17 @@ failed: 2 failed, 1 deferred, 2 skipped, 4 up to date (1 min 04 s)
         let counts = [(Outcome::Hit, 3), (Outcome::Deferred, 1)];
         let events =
             [Event::Begin { tasks: 4 }, Event::Done(deferred), end(Verdict::Deferred, &counts, 5.01)];
-        assert_data_eq!(shown(NORMAL, &events), str![[r#"
+        assert_data_eq!(
+            shown(NORMAL, &events),
+            str![[r#"
 deferred import.nodes  5.0 s
-          node1 deferred: no answer in 5 s
-          node2 deferred: no answer in 5 s
-          node3 deferred: no answer in 5 s
-          node4 deferred: no answer in 5 s
-          node5 deferred: no answer in 5 s
-          node6 deferred: no answer in 5 s
-          node7 deferred: no answer in 5 s
-          node8 deferred: no answer in 5 s
-          … and 4 more destinations (-v names all)
-warning: 1 task deferred in part or whole; the next run does what is left:
+          node1, node2, node3, node4, node5, node6, node7, node8 … and 4 more deferred: no answer in 5 s
+warning: 1 task deferred; the next run does what is left:
     `import.nodes`: node1: no answer in 5 s … and 11 more
 deferred: 1 deferred, 3 up to date (5.0 s)
 
-"#]]);
+"#]]
+        );
     }
 
     #[test]
@@ -235,7 +251,9 @@ deferred: 1 deferred, 3 up to date (5.0 s)
             Event::Done(why(ended("compile.c", Outcome::Ran), "new")),
             end(Verdict::Ok, &[(Outcome::Ran, 2), (Outcome::Hit, 1)], 1.0),
         ];
-        assert_data_eq!(shown(NORMAL, &events), str![[r#"
+        assert_data_eq!(
+            shown(NORMAL, &events),
+            str![[r#"
      ran patch.b  0.31 s  new
   failed compile.c  0.31 s  new
 error: `compile.c` failed
@@ -244,7 +262,8 @@ error: `compile.c` failed
      ran compile.c  0.31 s  again: new
 done: 2 ran, 1 up to date (1.0 s)
 
-"#]]);
+"#]]
+        );
     }
 
     #[test]
@@ -255,7 +274,9 @@ done: 2 ran, 1 up to date (1.0 s)
         // One that was skipped ran after all: the lost blob that failed it was made again.
         events.push(Event::Done(ended("image.i[19]", Outcome::Ran)));
         events.push(end(Verdict::Interrupted, &[(Outcome::Skipped, 19), (Outcome::Ran, 1)], 3.0));
-        assert_data_eq!(shown(NORMAL, &events), str![[r#"
+        assert_data_eq!(
+            shown(NORMAL, &events),
+            str![[r#"
  skipped image.i[00]  `compile.bin` failed
  skipped image.i[01]  `compile.bin` failed
  skipped image.i[02]  `compile.bin` failed
@@ -265,10 +286,11 @@ done: 2 ran, 1 up to date (1.0 s)
  skipped image.i[06]  `compile.bin` failed
  skipped image.i[07]  `compile.bin` failed
      ran image.i[19]  0.31 s
- skipped …  and 11 more (-v names all)
+ skipped … and 11 more (-v names all)
 interrupted: 19 skipped, 1 ran (3.0 s)
 
-"#]]);
+"#]]
+        );
     }
 
     #[test]
@@ -280,7 +302,9 @@ interrupted: 19 skipped, 1 ran (3.0 s)
         let mut destinations: Vec<_> = (1..=11).map(|n| changed(&format!("node{n}"), 2)).collect();
         destinations.push(changed("odd", 30));
         let done = Done { destinations, ..ended("upload.files", Outcome::Applied) };
-        assert_data_eq!(shown(NORMAL, &[Event::Done(done)]), str![[r#"
+        assert_data_eq!(
+            shown(NORMAL, &[Event::Done(done)]),
+            str![[r#"
  applied upload.files  0.31 s  node1 1.0 kB, node2 1.0 kB, node3 1.0 kB, node4 1.0 kB, node5 1.0 kB, node6 1.0 kB, node7 1.0 kB, node8 1.0 kB, and 4 more 4.0 kB
           node1, node2, node3, node4, node5, node6, node7, node8 … and 3 more: write `etc/0`
           node1, node2, node3, node4, node5, node6, node7, node8 … and 3 more: write `etc/1`
@@ -292,7 +316,8 @@ interrupted: 19 skipped, 1 ran (3.0 s)
           odd: write `etc/5`
           … and 24 more changes (-v names all)
 
-"#]]);
+"#]]
+        );
     }
 
     #[test]
@@ -321,13 +346,16 @@ interrupted: 19 skipped, 1 ran (3.0 s)
             plain.tick();
         }
         plain.event(&Event::Done(ended("compile.slow", Outcome::Ran)));
-        assert_data_eq!(page.take(), str![[r#"
+        assert_data_eq!(
+            page.take(),
+            str![[r#"
  running compile.slow  30 s
- running import.nodes  30 s  30.0 MB of 200.0 MB, 1.0 MB/s, 2 min 50 s left to node1
+ running import.nodes  30 s  node1: 30.0 MB of 200.0 MB, 1.0 MB/s, 2 min 50 s left
  running compile.slow  1 min 30 s
- running import.nodes  1 min 30 s  90.0 MB of 200.0 MB, 1.0 MB/s, 1 min 50 s left to node1
+ running import.nodes  1 min 30 s  node1: 90.0 MB of 200.0 MB, 1.0 MB/s, 1 min 50 s left
      ran compile.slow  0.31 s
 
-"#]]);
+"#]]
+        );
     }
 }

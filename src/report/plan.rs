@@ -6,7 +6,7 @@ use std::io::Write;
 
 use super::output::{Output, Settings};
 use super::text::{self, Style, clean};
-use super::{Event, Outcome, Plan, Report, Verdict};
+use super::{Event, Outcome, Plan, Planned, Report, Verdict};
 
 /// Collects what would change and writes it at the end.
 pub struct Plans<W> {
@@ -68,13 +68,7 @@ impl<W: Write> Plans<W> {
         out
     }
 
-    fn destination(
-        &self,
-        out: &mut String,
-        name: &str,
-        answer: &Result<(u64, Vec<String>), String>,
-        totals: &mut Totals,
-    ) {
+    fn destination(&self, out: &mut String, name: &str, answer: &Planned, totals: &mut Totals) {
         let name = clean(name);
         match answer {
             Err(error) => {
@@ -138,7 +132,9 @@ mod tests {
 
     #[test]
     fn destinations_and_totals() {
-        assert_data_eq!(shown(&plans()), str![[r#"
+        assert_data_eq!(
+            shown(&plans()),
+            str![[r#"
 import.nodes
     node1: 842.1 kB to send, 2 changes
         name `greet:vc-01`
@@ -150,7 +146,8 @@ deploy.hello
         change `deployment/default/greet`
 plan: 843.3 kB and 3 changes on 2 destinations, 1 up to date, 1 not known
 
-"#]]);
+"#]]
+        );
     }
 
     #[test]

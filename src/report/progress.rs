@@ -47,6 +47,8 @@ pub struct Live<W: Write> {
     clock: Clock,
     size: Box<dyn FnMut() -> Size + Send>,
     stage: Stage,
+    /// The size that the moving lines were drawn for.
+    drawn_for: Size,
     tasks: usize,
     /// Outcomes so far; a task that ended twice counts twice, but never more than `tasks` are shown.
     ended: usize,
@@ -80,6 +82,7 @@ impl<W: Write> Live<W> {
             clock,
             size: Box::new(size),
             stage: Stage::Empty,
+            drawn_for: Size { columns: 0, rows: 0 },
             tasks: 0,
             ended: 0,
             failed: 0,
@@ -90,15 +93,14 @@ impl<W: Write> Live<W> {
     /// Writes `text` where the moving lines were and draws them anew below, at once.
     fn draw(&mut self, text: &str, began: Duration) {
         let now = self.clock.now();
-        let lines = self.moving(now, now.saturating_sub(began));
+        let size = (self.size)();
+        let resized = std::mem::replace(&mut self.drawn_for, size) != size;
+        let lines = self.moving(size, now, now.saturating_sub(began));
         let mut frame = String::from("\x1b[?2026h");
-        if text.is_empty() {
-            frame.push('\r');
-        } else {
-            frame.push_str(CLEAR);
-            frame.push_str(text);
-        }
-        // What was there is overwritten, not cleared first: nothing flickers.
+        // What is there is overwritten, not cleared first, and nothing flickers; but a terminal that
+        // was made narrower remembers which rows it wrapped until they are cleared.
+        frame.push_str(if text.is_empty() && !resized { "\r" } else { CLEAR });
+        frame.push_str(text);
         frame.push_str(&lines.join("\x1b[K\n"));
         frame.push_str("\x1b[K");
         if lines.len() > 1 {
@@ -111,13 +113,13 @@ impl<W: Write> Live<W> {
         self.stage = Stage::Drawn(began);
     }
 
-    /// The moving lines, none wider than the terminal, fewer than it has rows.
-    fn moving(&mut self, now: Duration, since: Duration) -> Vec<String> {
-        let size = (self.size)();
+    /// The moving lines: none wider than the terminal, and about half of its rows at most, so that they
+    /// do not leave the screen when it becomes smaller.
+    fn moving(&self, size: Size, now: Duration, since: Duration) -> Vec<String> {
         // The last column stays free: some terminals wrap when it is filled.
         let columns = size.columns.saturating_sub(1);
         let tasks = self.running.tasks();
-        let room = TASKS_SHOWN.min(size.rows.saturating_sub(2));
+        let room = TASKS_SHOWN.min(size.rows / 2);
         let shown = if tasks.len() <= room { tasks.len() } else { room.saturating_sub(1) };
 
         let mut head = format!("[{}/{}] {} running", self.ended.min(self.tasks), self.tasks, tasks.len());
@@ -129,12 +131,17 @@ impl<W: Write> Live<W> {
         let mut lines = vec![text::fit(&head, columns).into_owned()];
         let spinner = SPINNER[self.turn % SPINNER.len()];
         for task in &tasks[..shown] {
-            let mut line = format!("{} {}", clean(&task.name), elapsed(now.saturating_sub(task.since)));
+            let mut tail = format!(" {}", elapsed(now.saturating_sub(task.since)));
             let transfer = task.transfer(now);
             if !transfer.is_empty() {
-                write!(line, "  {transfer}").ok();
+                write!(tail, "  {transfer}").ok();
             }
-            let line = text::fit(&line, columns.saturating_sub(2));
+            // A long name is cut before the time is, down to half of the line.
+            let room = columns.saturating_sub(2);
+            let name = clean(&task.name);
+            let name = text::fit(&name, room.saturating_sub(text::width(&tail)).max(room / 2));
+            let line = format!("{name}{tail}");
+            let line = text::fit(&line, room);
             lines.push(format!("{} {line}", colours.paint(Style::Good, spinner)));
         }
         if shown < tasks.len() && room > 0 {
@@ -210,64 +217,9 @@ mod tests {
     use crate::report::Verdict;
     use crate::report::output::tests::{Hand, Page};
     use crate::report::scenes::*;
+    use crate::report::screen::Screen;
 
-    /// What a terminal shows, as far as the live face asks it to.
-    #[derive(Default)]
-    struct Screen {
-        rows: Vec<Vec<char>>,
-        row: usize,
-        column: usize,
-    }
-
-    impl Screen {
-        /// Takes bytes; panics at a sequence that the face has no reason to write, and where a line
-        /// that moves would have been wrapped.
-        fn write(&mut self, text: &str) {
-            let mut chars = text.chars();
-            while let Some(c) = chars.next() {
-                self.rows.resize(self.rows.len().max(self.row + 1), Vec::new());
-                match c {
-                    '\r' => self.column = 0,
-                    '\n' => (self.row, self.column) = (self.row + 1, 0),
-                    '\x1b' => self.sequence(&mut chars),
-                    c => {
-                        assert!(!c.is_control());
-                        let row = &mut self.rows[self.row];
-                        row.resize(row.len().max(self.column + 1), ' ');
-                        row[self.column] = c;
-                        self.column += 1;
-                    }
-                }
-            }
-        }
-
-        fn sequence(&mut self, chars: &mut std::str::Chars<'_>) {
-            assert_eq!(chars.next(), Some('['));
-            let mut sequence = String::new();
-            while !sequence.ends_with(|c: char| c.is_ascii_alphabetic()) {
-                sequence.push(chars.next().unwrap());
-            }
-            match sequence.as_str() {
-                "K" => self.rows[self.row].truncate(self.column),
-                "J" => {
-                    self.rows[self.row].truncate(self.column);
-                    self.rows.truncate(self.row + 1);
-                }
-                "?2026h" | "?2026l" => {}
-                up => {
-                    let up: usize = up.strip_suffix('A').unwrap().parse().unwrap();
-                    self.row = self.row.checked_sub(up).unwrap();
-                }
-            }
-        }
-
-        fn text(&self) -> String {
-            let lines: Vec<String> = self.rows.iter().map(|row| row.iter().collect()).collect();
-            lines.join("\n")
-        }
-    }
-
-    struct Stage {
+    struct Scene {
         page: Page,
         hand: Hand,
         screen: Screen,
@@ -276,7 +228,7 @@ mod tests {
         live: Live<Page>,
     }
 
-    impl Stage {
+    impl Scene {
         fn new(settings: Settings, columns: usize, rows: usize) -> Self {
             let (page, hand) = (Page::default(), Hand::default());
             let (columns, rows) = (Arc::new(AtomicUsize::new(columns)), Arc::new(AtomicUsize::new(rows)));
@@ -307,92 +259,109 @@ mod tests {
 
     #[test]
     fn lines_that_move_below_lines_that_stay() {
-        let mut stage = Stage::new(NORMAL, 60, 24);
-        stage.event(&Event::Begin { tasks: 40 });
-        stage.tick(100);
-        assert_eq!(stage.screen.text(), "");
+        let mut scene = Scene::new(NORMAL, 60, 24);
+        scene.event(&Event::Begin { tasks: 40 });
+        scene.tick(100);
+        assert_eq!(scene.screen.text(), "");
         for task in ["clone.source", "compile.bin[greet]", "import.nodes"] {
-            stage.event(&start(task));
+            scene.event(&start(task));
         }
         for second in 0..=10 {
-            stage.event(&progress("import.nodes", "node1", second * 1_000_000, 40_000_000));
-            stage.event(&progress("import.nodes", "node2", second * 2_000_000, 40_000_000));
-            stage.tick(seconds(second) + 200);
+            scene.event(&progress("import.nodes", "node1", second * 1_000_000, 40_000_000));
+            scene.event(&progress("import.nodes", "node2", second * 2_000_000, 40_000_000));
+            scene.tick(seconds(second) + 200);
         }
-        assert_data_eq!(stage.screen.text(), str![[r#"
+        assert_data_eq!(
+            scene.screen.text(),
+            str![[r#"
 [0/40] 3 running  10 s
 ⠙ clone.source 10 s
 ⠙ compile.bin[greet] 10 s
-⠙ import.nodes 10 s  30.0 MB of 80.0 MB, 2.5 MB/s, 20 s le…
-"#]]);
-        stage.event(&done("clone.source"));
-        stage.event(&Event::Done(ended("patch.patched", Outcome::Failed)));
-        assert_data_eq!(stage.screen.text(), str![[r#"
+⠙ import.nodes 10 s  2 destinations: 30.0 MB of 80.0 MB, 2…
+"#]]
+        );
+        scene.event(&done("clone.source"));
+        scene.event(&Event::Done(ended("patch.patched", Outcome::Failed)));
+        assert_data_eq!(
+            scene.screen.text(),
+            str![[r#"
      ran clone.source  0.31 s  new
   failed patch.patched  0.31 s
 error: `patch.patched` failed
 [2/40] 2 running, 1 failed  10 s
 ⠙ compile.bin[greet] 10 s
-⠙ import.nodes 10 s  30.0 MB of 80.0 MB, 2.5 MB/s, 20 s le…
-"#]]);
-        assert_eq!((stage.screen.row, stage.screen.column), (2, 0));
-        stage.tick(seconds(70));
-        stage.event(&end(Verdict::Failed, &[(Outcome::Failed, 1), (Outcome::Ran, 1)], 70.0));
-        stage.tick(seconds(71));
-        assert_data_eq!(stage.screen.text(), str![]);
+⠙ import.nodes 10 s  2 destinations: 30.0 MB of 80.0 MB, 2…
+"#]]
+        );
+        assert_eq!((scene.screen.row, scene.screen.column), (3, 0));
+        scene.tick(seconds(70));
+        scene.event(&end(Verdict::Failed, &[(Outcome::Failed, 1), (Outcome::Ran, 1)], 70.0));
+        scene.tick(seconds(71));
+        assert_data_eq!(
+            scene.screen.text(),
+            str![[r#"
+     ran clone.source  0.31 s  new
+  failed patch.patched  0.31 s
+error: `patch.patched` failed
+error: 1 task failed:
+    `patch.patched`
+failed: 1 failed, 1 ran (1 min 10 s)
+"#]]
+        );
     }
 
     #[test]
     fn few_rows_and_columns_are_kept_to() {
-        let mut stage = Stage::new(NORMAL, 24, 7);
-        stage.event(&Event::Begin { tasks: 9 });
+        let mut scene = Scene::new(NORMAL, 24, 7);
+        scene.event(&Event::Begin { tasks: 9 });
         for n in 1..=9 {
-            stage.event(&start(&format!("compile.日本語の部品[{n}]")));
+            scene.event(&start(&format!("compile.日本語の部品[{n}]")));
         }
-        stage.tick(1000);
-        assert_data_eq!(stage.screen.text(), str![[r#"
+        scene.tick(1000);
+        assert_data_eq!(
+            scene.screen.text(),
+            str![[r#"
 [0/9] 9 running  1 s
-⠙ compile.日本語の部品…
-⠙ compile.日本語の部品…
-⠙ compile.日本語の部品…
-⠙ compile.日本語の部品…
-  … and 5 more
-"#]]);
-        stage.rows.store(1, Ordering::Relaxed);
-        stage.columns.store(8, Ordering::Relaxed);
-        stage.tick(1100);
-        assert_data_eq!(stage.screen.text(), str!["[0/9] …"]);
+⠙ compile.日本語の… 1 s
+⠙ compile.日本語の… 1 s
+  … and 7 more
+"#]]
+        );
+        scene.rows.store(1, Ordering::Relaxed);
+        scene.columns.store(8, Ordering::Relaxed);
+        scene.tick(1100);
+        assert_data_eq!(scene.screen.text(), str!["[0/9] …"]);
     }
 
     #[test]
     fn a_short_run_moves_nothing() {
-        let mut stage = Stage::new(NORMAL, 80, 24);
+        let mut scene = Scene::new(NORMAL, 80, 24);
         for event in idle() {
-            stage.live.event(&event);
-            stage.live.tick();
+            scene.live.event(&event);
+            scene.live.tick();
         }
-        assert_eq!(stage.page.take(), "nothing to do: 3 tasks up to date (0.01 s)\n");
+        assert_eq!(scene.page.take(), "nothing to do: 3 tasks up to date (0.01 s)\n");
     }
 
     #[test]
     fn quiet_moves_nothing() {
-        let mut stage = Stage::new(QUIET, 80, 24);
-        stage.event(&Event::Begin { tasks: 1 });
-        stage.event(&start("compile.a"));
-        stage.tick(5000);
-        assert_eq!(stage.screen.text(), "");
+        let mut scene = Scene::new(QUIET, 80, 24);
+        scene.event(&Event::Begin { tasks: 1 });
+        scene.event(&start("compile.a"));
+        scene.tick(5000);
+        assert_eq!(scene.screen.text(), "");
     }
 
     #[test]
     fn an_unfinished_run_leaves_no_moving_line() {
-        let mut stage = Stage::new(NORMAL, 80, 24);
-        stage.event(&Event::Begin { tasks: 1 });
-        stage.event(&start("compile.a"));
-        stage.tick(5000);
-        assert_ne!(stage.screen.text(), "");
-        drop(stage.live);
-        stage.screen.write(&stage.page.take());
-        assert_eq!(stage.screen.text(), "");
+        let mut scene = Scene::new(NORMAL, 80, 24);
+        scene.event(&Event::Begin { tasks: 1 });
+        scene.event(&start("compile.a"));
+        scene.tick(5000);
+        assert_ne!(scene.screen.text(), "");
+        drop(scene.live);
+        scene.screen.write(&scene.page.take());
+        assert_eq!(scene.screen.text(), "");
     }
 
     proptest! {
@@ -401,7 +370,7 @@ error: `patch.patched` failed
         fn what_stays_is_what_plain_writes(
             steps in prop::collection::vec((0_usize..5, 0_usize..6, 1_usize..90, 1_usize..30), 0..60),
         ) {
-            let mut stage = Stage::new(NORMAL, 80, 24);
+            let mut scene = Scene::new(NORMAL, 80, 24);
             let (page, hand) = (Page::default(), Hand::default());
             let mut plain = crate::report::plain::Plain::new(page.clone(), NORMAL, hand.clock());
             let mut events = vec![Event::Begin { tasks: 6 }];
@@ -417,15 +386,15 @@ error: `patch.patched` failed
             events.push(end(Verdict::Failed, &[(Outcome::Failed, 1)], 1.0));
             for (place, event) in events.iter().enumerate() {
                 if let Some((_, _, columns, rows)) = steps.get(place) {
-                    stage.columns.store(*columns, Ordering::Relaxed);
-                    stage.rows.store(*rows, Ordering::Relaxed);
+                    scene.columns.store(*columns, Ordering::Relaxed);
+                    scene.rows.store(*rows, Ordering::Relaxed);
                 }
-                stage.event(event);
+                scene.event(event);
                 plain.event(event);
-                stage.tick(200 * (place as u64 + 1));
-                prop_assert!(stage.screen.rows.len() - stage.screen.row <= 17);
+                scene.tick(200 * (place as u64 + 1));
+                prop_assert!(scene.screen.rows.len() - scene.screen.row <= 17);
             }
-            prop_assert_eq!(stage.screen.text(), page.take());
+            prop_assert_eq!(scene.screen.text() + "\n", page.take());
         }
     }
 }

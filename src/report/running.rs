@@ -90,14 +90,21 @@ impl Task {
         }
     }
 
-    /// How far a transfer is: `12.0 MB of 48.0 MB, 3.1 MB/s, 12 s left`; empty if it moves nothing.
+    /// How far a transfer is: `node1: 12.0 MB of 48.0 MB, 3.1 MB/s, 12 s left`; empty if it moves nothing.
     pub fn transfer(&self, now: Duration) -> String {
         if self.moved.is_empty() {
             return String::new();
         }
         let done: u64 = self.moved.values().map(|(done, _)| done).sum();
         let total: Option<u64> = self.moved.values().map(|(_, total)| *total).sum();
-        let mut out = text::bytes(done);
+        let mut out = match self.moved.len() {
+            1 => match self.moved.keys().next() {
+                Some(Some(name)) => format!("{}: ", text::clean(name)),
+                _ => String::new(),
+            },
+            many => format!("{many} destinations: "),
+        };
+        out.push_str(&text::bytes(done));
         if let Some(total) = total {
             out.push_str(&format!(" of {}", text::bytes(total)));
         }
@@ -110,14 +117,6 @@ impl Task {
                     text::elapsed(Duration::from_secs(left.div_ceil(rate)))
                 ));
             }
-        }
-        match self.moved.len() {
-            1 => {
-                if let Some(Some(name)) = self.moved.keys().next() {
-                    out.push_str(&format!(" to {}", text::clean(name)));
-                }
-            }
-            many => out.push_str(&format!(" to {many} destinations")),
         }
         out
     }

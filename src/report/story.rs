@@ -123,8 +123,8 @@ impl Story {
         let mut out = String::new();
         let quiet = self.settings.verbosity == Verbosity::Quiet;
         if !self.unnamed.is_empty() && !quiet {
-            let rest = vec![format!("and {} more (-v names all)", self.unnamed.len())];
-            out.push_str(&lines::outcome(&self.settings, Outcome::Skipped, "…", &rest));
+            let rest = format!("… and {} more (-v names all)", self.unnamed.len());
+            out.push_str(&lines::outcome(&self.settings, Outcome::Skipped, &rest, &[]));
         }
         let failed = self.causes(Outcome::Failed);
         if !failed.is_empty() {
@@ -137,7 +137,7 @@ impl Story {
         if !deferred.is_empty() {
             let label = self.settings.colours.paint(Style::Care, "warning:");
             let what = text::count(deferred.len(), "task");
-            writeln!(out, "{label} {what} deferred in part or whole; the next run does what is left:").ok();
+            writeln!(out, "{label} {what} deferred; the next run does what is left:").ok();
             out.push_str(&deferred.concat());
         }
         if !quiet || end.verdict != Verdict::Ok {

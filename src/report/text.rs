@@ -129,17 +129,25 @@ pub fn log_lines(log: &[u8]) -> Vec<String> {
         .collect()
 }
 
+/// The columns of a terminal that `text` fills. The text is `clean` and has no colour.
+pub fn width(text: &str) -> usize {
+    text.chars().map(columns_of).sum()
+}
+
+fn columns_of(c: char) -> usize {
+    c.width().unwrap_or(0)
+}
+
 /// `text` cut to `columns` of a terminal, the cut shown by `…`. The text is `clean` and has no colour.
 pub fn fit(text: &str, columns: usize) -> Cow<'_, str> {
-    let width = |c: char| c.width().unwrap_or(0);
-    if text.chars().map(width).sum::<usize>() <= columns {
+    if width(text) <= columns {
         return text.into();
     }
     let mut used = 1;
     let mut out: String = text
         .chars()
         .take_while(|c| {
-            used += width(*c);
+            used += columns_of(*c);
             used <= columns
         })
         .collect();
@@ -245,8 +253,7 @@ mod tests {
 
         #[test]
         fn fitted_text_fits(text in "\\PC{0,40}", columns in 0_usize..50) {
-            let width: usize = fit(&text, columns).chars().map(|c| c.width().unwrap_or(0)).sum();
-            prop_assert!(width <= columns);
+            prop_assert!(width(&fit(&text, columns)) <= columns);
         }
     }
 }

@@ -182,6 +182,9 @@ pub struct Schedule<V, L> {
     /// Tasks whose state may have to follow a change beside them; empty between calls.
     review: VecDeque<TaskId>,
     ended: Vec<TaskId>,
+    /// How often a task was looked at; the measure of what all this costs.
+    #[cfg(test)]
+    nudges: usize,
 }
 
 /// The ready tasks of one class and pool.
@@ -267,6 +270,8 @@ impl<V: PartialEq, L: Ord + Clone> Schedule<V, L> {
             halted: None,
             review: after_of.keys().copied().collect(),
             ended: Vec::new(),
+            #[cfg(test)]
+            nudges: 0,
             nodes,
         };
         schedule.settle();

@@ -174,6 +174,10 @@ impl<V: PartialEq, L: Ord + Clone> Schedule<V, L> {
     /// Lets every task follow what changed beside it, until nothing moves.
     pub(super) fn settle(&mut self) {
         while let Some(id) = self.review.pop_front() {
+            #[cfg(test)]
+            {
+                self.nudges += 1;
+            }
             self.review_one(id);
         }
     }
@@ -193,7 +197,6 @@ impl<V: PartialEq, L: Ord + Clone> Schedule<V, L> {
                 }
             }
             State::Held if node.stale => {
-                node.moved.clear();
                 self.set(id, State::Waiting);
                 self.review.push_back(id);
             }
@@ -234,6 +237,9 @@ impl<V: PartialEq, L: Ord + Clone> Schedule<V, L> {
         let node = &mut self.nodes[id];
         let was = std::mem::replace(&mut node.state, state);
         assert!(!was.is_dead(), "BUG: task {} was at its end", id.0);
+        if node.state != State::Held {
+            node.moved.clear();
+        }
         let lane = &mut self.lanes[node.lane];
         let (class, pool) = (lane.class, lane.pool);
         match was {

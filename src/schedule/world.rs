@@ -594,10 +594,6 @@ pub(super) fn check<V: PartialEq, L: Ord + Clone + std::fmt::Debug>(plan: &Sched
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(
-        option_env!("SCHEDULE_CASES").and_then(|cases| cases.parse().ok()).unwrap_or(400)
-    ))]
-
     #[test]
     fn lost_content_heals(story in story(30)) {
         let mut world = World::prepared(&story, &Trouble::default());

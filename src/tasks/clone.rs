@@ -31,7 +31,11 @@ impl Declare for Clone {
     fn resolve(&mut self, names: &mut dyn Names) {
         for text in [&self.url, &self.rev] {
             if text.is_empty() || text.starts_with('-') || text.bytes().any(|byte| byte < 0x20) {
-                names.mistake(text.range(), format!("`{}` is not an address or revision", text.value), None);
+                names.mistake(
+                    text.range(),
+                    format!("`{}` is not an address or revision", text.value),
+                    None,
+                );
             }
         }
         if self.url.starts_with("ext::") || self.url.starts_with("fd::") {
@@ -89,7 +93,9 @@ pub fn resolve(url: &str, rev: &str, session: &Session<'_>) -> Result<String> {
     if mirror.commit(&id).is_none() {
         mirror.fetch(&remote, &id)?;
     }
-    mirror.commit(&id).ok_or_else(|| Error::failed(format!("`{rev}` of `{url}` is not a commit: it is `{id}`")))
+    mirror
+        .commit(&id)
+        .ok_or_else(|| Error::failed(format!("`{rev}` of `{url}` is not a commit: it is `{id}`")))
 }
 
 #[derive(Serialize)]

@@ -70,7 +70,9 @@ pub struct Compile {
 impl Declare for Compile {
     fn resolve(&mut self, names: &mut dyn Names) {
         match (&mut self.tree, &self.inputs) {
-            (Some(tree), _) => names.reference(tree, &["clone", "patch", "compile", "fetch", "save"], Want::One),
+            (Some(tree), _) => {
+                names.reference(tree, &["clone", "patch", "compile", "fetch", "save"], Want::One)
+            }
             (None, Some(_)) => {}
             (None, None) => {
                 let place = self.outputs.first().map_or(0..0, Placed::range);
@@ -93,8 +95,11 @@ impl Declare for Compile {
         let outputs: Vec<String> = self.outputs.iter().map(|path| plain(path)).collect();
         for (i, path) in outputs.iter().enumerate() {
             let inside = |other: &String| *path == *other || path.starts_with(&format!("{other}/"));
-            if let Some(other) = outputs[..i].iter().find(|other| inside(other) || other.starts_with(&format!("{path}/"))) {
-                let message = format!("the output `{path}` is declared twice: it is, or lies in, `{other}`");
+            if let Some(other) =
+                outputs[..i].iter().find(|other| inside(other) || other.starts_with(&format!("{path}/")))
+            {
+                let message =
+                    format!("the output `{path}` is declared twice: it is, or lies in, `{other}`");
                 names.mistake(self.outputs[i].range(), message, None);
             }
         }
@@ -162,7 +167,8 @@ impl Task for Compile {
         for path in &self.reads {
             let full = inputs.session.local.root().join(path.as_str());
             let found = inputs.look(|local, stamps, seen| local.outside(&full, stamps, seen))?;
-            let (blob, _) = found.ok_or_else(|| Error::failed(format!("`{}` does not exist", path.value)))?;
+            let (blob, _) =
+                found.ok_or_else(|| Error::failed(format!("`{}` does not exist", path.value)))?;
             reads.insert(path.value.clone(), blob.digest);
         }
         let text = |name: &str| inputs.variable(name).map(|value| value.to_string_lossy().into_owned());
@@ -250,7 +256,8 @@ struct Tool {
 /// where it might appear, are noted too.
 fn find_tool(text: &str, inputs: &Inputs<'_>) -> Result<Tool> {
     use std::os::unix::ffi::OsStrExt;
-    let name = Path::new(text).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name =
+        Path::new(text).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let at = |path: &Path| -> Result<Option<Tool>> {
         let found = inputs.look(|local, stamps, seen| match local.outside(path, stamps, seen) {
             // A folder of that name is not the program.
@@ -258,7 +265,11 @@ fn find_tool(text: &str, inputs: &Inputs<'_>) -> Result<Tool> {
             other => other,
         })?;
         let executable = found.filter(|(_, mode)| mode & 0o111 != 0);
-        Ok(executable.map(|(blob, _)| Tool { name: name.clone(), path: path.to_path_buf(), digest: blob.digest }))
+        Ok(executable.map(|(blob, _)| Tool {
+            name: name.clone(),
+            path: path.to_path_buf(),
+            digest: blob.digest,
+        }))
     };
     let missing = || Failure::new(format!("the tool `{text}` is not there"));
     if text.contains('/') {
@@ -287,13 +298,19 @@ fn version(argv: &[String], how: &How, inputs: &Inputs<'_>) -> Result<String> {
     full[0] = program.into();
     let mut env = vec![("PATH".into(), "/usr/bin:/bin".into()), ("HOME".into(), "/nonexistent".into())];
     env.extend(how.locate.iter().map(|(name, value)| (name.into(), value.clone())));
-    let command =
-        Command { argv: full, dir: "/".into(), env, timeout: Some(Duration::from_secs(60)), stdin: Stdin::Null };
+    let command = Command {
+        argv: full,
+        dir: "/".into(),
+        env,
+        timeout: Some(Duration::from_secs(60)),
+        stdin: Stdin::Null,
+    };
     let done = process::capture(&command, 1 << 20, inputs.session.stop)?;
     match done.exit {
         Exit::Code(0) => Ok(String::from_utf8_lossy(&done.stdout).into_owned()),
         exit => {
-            let said = String::from_utf8_lossy(&done.stderr).lines().map(str::to_string).collect::<Vec<_>>();
+            let said =
+                String::from_utf8_lossy(&done.stderr).lines().map(str::to_string).collect::<Vec<_>>();
             Err(Failure::new(format!("`{shown}` did not say its version: {exit}")).detail(said).into())
         }
     }

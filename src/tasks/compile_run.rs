@@ -56,11 +56,9 @@ pub fn run(action: &CompileAction, context: &Context<'_>) -> Result<Digest> {
     let mut draft = Draft::empty(cas);
     for output in &what.outputs {
         if folder::capture(cas, &dir.join(output), &mut draft, output.as_bytes())?.is_none() {
-            return Err(Failure {
-                log: Some(context.log.borrow().clone()),
-                ..missing(&dir, output, what)
-            }
-            .into());
+            return Err(
+                Failure { log: Some(context.log.borrow().clone()), ..missing(&dir, output, what) }.into()
+            );
         }
     }
     let tree = draft.store()?;
@@ -69,11 +67,13 @@ pub fn run(action: &CompileAction, context: &Context<'_>) -> Result<Digest> {
 }
 
 fn missing(dir: &Path, output: &str, what: &What) -> Failure {
-    let inside = Path::new(output).parent().map(|above| dir.join(above)).unwrap_or_else(|| dir.to_path_buf());
+    let inside =
+        Path::new(output).parent().map(|above| dir.join(above)).unwrap_or_else(|| dir.to_path_buf());
     let near = fs::list(&inside).unwrap_or_default();
     let near: Vec<String> = near.iter().map(|name| name.to_string_lossy().into_owned()).collect();
     let mut failure = Failure::new(format!("the commands ended well, but did not make `{output}`"));
-    let name = Path::new(output).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name =
+        Path::new(output).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     failure.hints.extend(crate::error::did_you_mean(&name, near.iter().map(String::as_str)));
     if failure.hints.is_empty() {
         let dir = if what.dir.is_empty() { "the root of the tree" } else { &what.dir };
@@ -95,7 +95,8 @@ fn command(
     let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     let argv: Vec<OsString> = argv.iter().map(|text| replaced(text, work).into()).collect();
     let command = Command { argv, dir: dir.to_path_buf(), env: env.to_vec(), timeout, stdin: Stdin::Null };
-    let exit = process::run(&command, &mut |bytes| keep_log(&mut context.log.borrow_mut(), bytes), context.stop)?;
+    let exit =
+        process::run(&command, &mut |bytes| keep_log(&mut context.log.borrow_mut(), bytes), context.stop)?;
     if exit == Exit::Code(0) {
         return Ok(());
     }
@@ -256,6 +257,9 @@ mod tests {
 
     #[test]
     fn commands_are_shown_as_typed() {
-        assert_eq!(shown(&["cc".into(), "-o".into(), "a b".into(), "it's".into()]), r"cc -o 'a b' 'it'\''s'");
+        assert_eq!(
+            shown(&["cc".into(), "-o".into(), "a b".into(), "it's".into()]),
+            r"cc -o 'a b' 'it'\''s'"
+        );
     }
 }

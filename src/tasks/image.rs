@@ -123,7 +123,11 @@ impl Declare for Image {
                 Ok(reference) if reference.digest.is_none() => {
                     names.claim(format!("the tag `{reference}`"), tag.range());
                 }
-                Ok(_) => names.mistake(tag.range(), format!("`{}` has a digest: a tag is wanted", tag.value), None),
+                Ok(_) => names.mistake(
+                    tag.range(),
+                    format!("`{}` has a digest: a tag is wanted", tag.value),
+                    None,
+                ),
                 Err(why) => names.mistake(tag.range(), why, None),
             }
         }
@@ -188,7 +192,8 @@ impl Image {
         let cas = &inputs.session.cache.cas;
         let mut layers: Vec<(Option<&str>, Draft<'_>)> = Vec::new();
         for file in &self.files {
-            let same = |(name, _): &(Option<&str>, Draft<'_>)| name.is_some() && *name == file.layer.as_deref();
+            let same =
+                |(name, _): &(Option<&str>, Draft<'_>)| name.is_some() && *name == file.layer.as_deref();
             let at = layers.iter().position(same).unwrap_or_else(|| {
                 layers.push((file.layer.as_deref(), Draft::empty(cas)));
                 layers.len() - 1
@@ -258,7 +263,11 @@ impl ImageAction {
             let file = fs::open_regular(&path).at("read", &path)?;
             let found = context.cache.cas.put_file(&file, &path, Hasher::sha256())?;
             if found.digest != *digest {
-                return Err(Error::failed(format!("`{}` is damaged: it is `{}`", path.display(), found.digest)));
+                return Err(Error::failed(format!(
+                    "`{}` is damaged: it is `{}`",
+                    path.display(),
+                    found.digest
+                )));
             }
         }
         Ok(())
@@ -270,7 +279,11 @@ fn pinned(folder: &Path, digest: &Digest) -> Result<OciImage> {
     let files = Folder(folder);
     let gone = |error: Error| match error {
         Error::Failed(failure) => Failure {
-            message: format!("the pinned image `{digest}` is not in `{}`: {}", folder.display(), failure.message),
+            message: format!(
+                "the pinned image `{digest}` is not in `{}`: {}",
+                folder.display(),
+                failure.message
+            ),
             ..failure
         }
         .hint("if the layout was made anew, `vcbuild update` moves the pin")

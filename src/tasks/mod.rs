@@ -3,14 +3,13 @@
 
 pub mod clone;
 pub mod compile;
-pub mod deploy;
-pub mod fetch;
+mod compile_run;
 pub mod image;
-pub mod import;
+mod layout;
 pub mod names;
 pub mod patch;
+mod placement;
 pub mod save;
-pub mod upload;
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -37,10 +36,6 @@ pub fn visit<V: Visit>(kind: &str, visit: V) -> V::Output {
         "compile" => visit.visit::<compile::Compile>(),
         "image" => visit.visit::<image::Image>(),
         "save" => visit.visit::<save::Save>(),
-        "fetch" => visit.visit::<fetch::Fetch>(),
-        "upload" => visit.visit::<upload::Upload>(),
-        "import" => visit.visit::<import::Import>(),
-        "deploy" => visit.visit::<deploy::Deploy>(),
         other => panic!("BUG: `{other}` is not a kind"),
     }
 }

@@ -5,12 +5,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::names::{Declare, Names, Outputs, Placed, Reference, To, Want};
+use crate::cache::Cache;
 use crate::cache::cas::Cas;
 use crate::cache::draft::Draft;
+use crate::cache::local::Local;
+use crate::cache::stamps::Algorithm;
 use crate::cache::tree::Entry;
 use crate::digest::{Blob, Digest};
 use crate::error::{Error, Result};
 use crate::glob::{self, Globs};
+use crate::host::stop::Stop;
 use crate::patch::{self, AlreadyApplied, Change, Options, Overlay, ZeroContext};
 use crate::recipe::Content;
 use crate::work::{Action, Class, Context, Inputs, Task, TaskName, Work};
@@ -149,7 +153,7 @@ pub fn read_folder(path: &str, globs: &Globs, inputs: &Inputs<'_>) -> Result<Dig
     draft.store()
 }
 
-#[derive(Serialize)]
+#[derive(Deserialize, Serialize)]
 struct What {
     tree: Digest,
     files: Vec<PatchFile>,
@@ -161,7 +165,7 @@ struct What {
 }
 
 /// A patch file. Its name is part of the warnings that are kept with the result.
-#[derive(Serialize)]
+#[derive(Deserialize, Serialize)]
 struct PatchFile {
     name: String,
     digest: Digest,
@@ -187,27 +191,9 @@ impl Action for PatchAction {
 
     fn run(&self, context: &Context<'_>) -> Result<Digest> {
         let cas = &context.cache.cas;
-        let options = Options {
-            strip: self.what.strip,
-            fuzz: self.what.fuzz,
-            already_applied: match self.what.already_applied {
-                Already::Fail => AlreadyApplied::Fail,
-                Already::Skip => AlreadyApplied::Skip,
-            },
-            zero_context: if self.what.zero_context { ZeroContext::Allow } else { ZeroContext::Refuse },
-            basedir: self.what.basedir.clone().map(Into::into),
-        };
         let tree = Tree { cas, root: self.what.tree };
-        let mut now = Overlay::new(&tree);
-        for file in &self.what.files {
-            context.stop.check()?;
-            let bytes = cas.read(Blob { digest: file.digest, size: file.size })?;
-            let applied = patch::apply(&patch::parse(&file.name, &bytes, &options)?, &now, &options)?;
-            for note in &applied.notes {
-                context.warnings.borrow_mut().push(note.to_string());
-            }
-            now.lay(applied.changes);
-        }
+        let (now, notes) = self.what.apply(cas, &tree, context.stop)?;
+        context.warnings.borrow_mut().extend(notes);
         let mut draft = Draft::of(cas, self.what.tree);
         for (path, change) in now.into_changes() {
             match change {
@@ -220,6 +206,48 @@ impl Action for PatchAction {
         }
         draft.store()
     }
+}
+
+impl What {
+    /// Lays all patches over the tree, and what is worth a warning.
+    fn apply<'t>(&self, cas: &Cas, tree: &'t Tree<'_>, stop: &Stop) -> Result<(Overlay<'t>, Vec<String>)> {
+        let options = Options {
+            strip: self.strip,
+            fuzz: self.fuzz,
+            already_applied: match self.already_applied {
+                Already::Fail => AlreadyApplied::Fail,
+                Already::Skip => AlreadyApplied::Skip,
+            },
+            zero_context: if self.zero_context { ZeroContext::Allow } else { ZeroContext::Refuse },
+            basedir: self.basedir.clone().map(Into::into),
+        };
+        let (mut now, mut notes) = (Overlay::new(tree), Vec::new());
+        for file in &self.files {
+            stop.check()?;
+            let bytes = cas.read(Blob { digest: file.digest, size: file.size })?;
+            let applied = patch::apply(&patch::parse(&file.name, &bytes, &options)?, &now, &options)?;
+            notes.extend(applied.notes.iter().map(ToString::to_string));
+            now.lay(applied.changes);
+        }
+        Ok((now, notes))
+    }
+}
+
+/// Whether the patches of a preimage go in, and with which warnings. Patch files that are not in the
+/// cache are read from the project in `root`.
+pub fn check(cache: &Cache, preimage: &serde_json::Value, local: &Local, stop: &Stop) -> Result<Vec<String>> {
+    let what: What = match serde_json::from_value(preimage["what"].clone()) {
+        Ok(what) => what,
+        Err(error) => panic!("BUG: a preimage that is none: {error}"),
+    };
+    for file in &what.files {
+        let path = local.root().join(&file.name);
+        if let Some((found, blob)) = cache.cas.stamps.digest(&path, Algorithm::Blake3)? {
+            cache.cas.put_known(&path, &found.stamp, &blob)?;
+        }
+    }
+    let tree = Tree { cas: &cache.cas, root: what.tree };
+    Ok(what.apply(&cache.cas, &tree, stop)?.1)
 }
 
 /// A stored tree as patching sees it.

@@ -86,7 +86,8 @@ impl Placement {
                 let names: Vec<_> = found.iter().map(|(name, _)| String::from_utf8_lossy(name)).collect();
                 let message =
                     format!("`{}` can take one file, and `{from}` gives {}", self.to.value, found.len());
-                let failure = Failure::new(message).detail(names.iter().take(10).map(|name| name.to_string()));
+                let failure =
+                    Failure::new(message).detail(names.iter().take(10).map(|name| name.to_string()));
                 return Err(failure.hint(format!("write `{}/` for a folder", self.to.value)).into());
             };
             return self.put(draft, to.as_bytes(), entry.clone());
