@@ -176,6 +176,20 @@ impl Stamps {
     }
 }
 
+impl crate::host::node::Memory for Stamps {
+    fn recall(&self, stamp: &Stamp) -> Option<Digest> {
+        self.blob(stamp, Algorithm::Sha256).map(|blob| blob.digest)
+    }
+
+    fn remember(&self, stamp: &Stamp, digest: Digest, at: i64) {
+        Self::remember(self, stamp, digest, at);
+    }
+
+    fn wrote(&self, path: PathBuf, stamp: Stamp, digest: Digest) {
+        Self::wrote(self, path, stamp, digest);
+    }
+}
+
 fn boot() -> [u8; 32] {
     *blake3::hash(fs::boot_id().as_bytes()).as_bytes()
 }

@@ -97,7 +97,9 @@ fn verify(cache: &Cache) -> Result<u8, Halt> {
 fn clear(cache: &Cache) -> Result<u8, Halt> {
     let mut bytes = 0;
     let keeps = fs::list(&cache.path("keep")).unwrap_or_default();
-    for name in keeps.iter().map(|name| name.to_string_lossy().into_owned()).filter(|name| !name.starts_with('.')) {
+    for name in
+        keeps.iter().map(|name| name.to_string_lossy().into_owned()).filter(|name| !name.starts_with('.'))
+    {
         let _alone = cache.lock(&crate::tasks::lock_of_keep(cache, &name), || {})?;
         bytes += fs::usage(&cache.path("keep").join(&name)).1;
         fs::remove_tree(&cache.path("keep").join(&name))?;

@@ -16,8 +16,14 @@ pub fn run(session: &Session) -> Result<u8, Halt> {
     let project = session.place.load()?;
     let how = How { network: Network::Offline, locked: true, ..How::usual() };
     let (stop, known) = (Stop::new(Stop::GRACE)?, BTreeMap::new());
-    let engine =
-        Engine { place: &session.place, cache: &cache, project: &project, how: &how, stop: &stop, known: &known };
+    let engine = Engine {
+        place: &session.place,
+        cache: &cache,
+        project: &project,
+        how: &how,
+        stop: &stop,
+        known: &known,
+    };
     let all = project.graph.ids().collect();
     let (mut out, mut wrong, mut unchecked) = (String::new(), 0, 0);
     for (id, state) in forecast::forecast(&engine, &all) {
@@ -28,24 +34,26 @@ pub fn run(session: &Session) -> Result<u8, Halt> {
                     out.push_str(&format!("{}: warning: {warning}\n", node.name));
                 }
             }
-            State::Runs(_, preimage) if node.name.kind() == "patch" => match patch::check(&cache, &preimage, &project.local, &stop) {
-                Ok(notes) => {
-                    for note in notes {
-                        out.push_str(&format!("{}: warning: {note}\n", node.name));
+            State::Runs(_, preimage) if node.name.kind() == "patch" => {
+                match patch::check(&cache, &preimage, &project.local, &stop) {
+                    Ok(notes) => {
+                        for note in notes {
+                            out.push_str(&format!("{}: warning: {note}\n", node.name));
+                        }
+                    }
+                    Err(crate::error::Error::Failed(failure)) => {
+                        wrong += 1;
+                        out.push_str(&format!("{}: error: {}\n", node.name, failure.message));
+                        for line in failure.detail {
+                            out.push_str(&format!("    {line}\n"));
+                        }
+                    }
+                    Err(_) => {
+                        unchecked += 1;
+                        out.push_str(&format!("{}: not checked: not fetched\n", node.name));
                     }
                 }
-                Err(crate::error::Error::Failed(failure)) => {
-                    wrong += 1;
-                    out.push_str(&format!("{}: error: {}\n", node.name, failure.message));
-                    for line in failure.detail {
-                        out.push_str(&format!("    {line}\n"));
-                    }
-                }
-                Err(_) => {
-                    unchecked += 1;
-                    out.push_str(&format!("{}: not checked: not fetched\n", node.name));
-                }
-            },
+            }
             State::Blocked(why) => {
                 wrong += usize::from(!why.contains("is not pinned"));
                 unchecked += usize::from(why.contains("is not pinned"));
@@ -54,7 +62,11 @@ pub fn run(session: &Session) -> Result<u8, Halt> {
             }
             State::Unknown(task) if ["patch", "deploy"].contains(&node.name.kind()) => {
                 unchecked += 1;
-                let why = if task.kind() == "clone" { "not fetched".to_string() } else { format!("`{task}` has not run") };
+                let why = if task.kind() == "clone" {
+                    "not fetched".to_string()
+                } else {
+                    format!("`{task}` has not run")
+                };
                 out.push_str(&format!("{}: not checked: {why}\n", node.name));
             }
             State::Runs(..) | State::Asks(_) | State::Unknown(_) => {}

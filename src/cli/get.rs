@@ -58,8 +58,14 @@ impl Get {
         stop.listen()?;
         let reading = reading(&mut project.graph, id, Box::new(read))?;
         let known = BTreeMap::new();
-        let engine =
-            Engine { place: &session.place, cache: &cache, project: &project, how: &how, stop: &stop, known: &known };
+        let engine = Engine {
+            place: &session.place,
+            cache: &cache,
+            project: &project,
+            how: &how,
+            stop: &stop,
+            known: &known,
+        };
         let selected = project.graph.closure(&[reading].into());
         let summary = engine.run(&selected, Logs::Keep, &mut faces.tee())?;
         // What the stamps remember saves time and nothing else.

@@ -47,8 +47,14 @@ impl GraphVerb {
         let selected = graph.closure(&targets);
         let how = How { network: Network::Offline, locked: true, ..How::usual() };
         let (stop, known) = (Stop::new(Stop::GRACE)?, BTreeMap::new());
-        let engine =
-            Engine { place: &session.place, cache: &cache, project: &project, how: &how, stop: &stop, known: &known };
+        let engine = Engine {
+            place: &session.place,
+            cache: &cache,
+            project: &project,
+            how: &how,
+            stop: &stop,
+            known: &known,
+        };
         let states: BTreeMap<TaskId, State> = forecast::forecast(&engine, &selected).into_iter().collect();
         let drawing = Drawing { graph, states: &states };
         say(&match self.format {
@@ -102,7 +108,7 @@ impl Drawing<'_> {
         let style = match word {
             "hit" => Style::Good,
             "blocked" => Style::Bad,
-            _ => Style::Warning,
+            _ => Style::Care,
         };
         let node = self.graph.node(id);
         let again = !shown.insert(id) && !(node.reads.is_empty() && node.after.is_empty());
@@ -113,13 +119,15 @@ impl Drawing<'_> {
         }
         let before: Vec<TaskId> = node.reads.iter().chain(&node.after).copied().collect();
         for (i, next) in before.iter().enumerate() {
-            let (turn, line) = if i + 1 == before.len() { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+            let (turn, line) =
+                if i + 1 == before.len() { ("└─ ", "   ") } else { ("├─ ", "│  ") };
             self.branch(*next, &format!("{rest}{turn}"), &format!("{rest}{line}"), shown, settings, out);
         }
     }
 
     fn dot(&self) -> String {
-        let mut out = String::from("digraph vcbuild {\n  rankdir = LR\n  node [shape = box, style = filled]\n");
+        let mut out =
+            String::from("digraph vcbuild {\n  rankdir = LR\n  node [shape = box, style = filled]\n");
         for (id, state) in self.states {
             let colour = match state.word() {
                 "hit" => "palegreen",
@@ -127,7 +135,11 @@ impl Drawing<'_> {
                 "runs" => "gold",
                 _ => "lightyellow",
             };
-            out.push_str(&format!("  \"{}\" [fillcolor = {colour}, tooltip = \"{}\"]\n", self.name(*id), state.word()));
+            out.push_str(&format!(
+                "  \"{}\" [fillcolor = {colour}, tooltip = \"{}\"]\n",
+                self.name(*id),
+                state.word()
+            ));
         }
         for (from, to, how) in self.edges() {
             let style = if how == "after" { " [style = dashed]" } else { "" };
@@ -146,9 +158,13 @@ impl Drawing<'_> {
             let arrow = if how == "after" { "-.->" } else { "-->" };
             out.push_str(&format!("  t{} {arrow} t{}\n", to.0, from.0));
         }
-        for (word, colour) in
-            [("hit", "#b8f0b8"), ("runs", "#ffd75e"), ("unknown", "#fff6cc"), ("asks", "#fff6cc"), ("blocked", "#ffa59e")]
-        {
+        for (word, colour) in [
+            ("hit", "#b8f0b8"),
+            ("runs", "#ffd75e"),
+            ("unknown", "#fff6cc"),
+            ("asks", "#fff6cc"),
+            ("blocked", "#ffa59e"),
+        ] {
             out.push_str(&format!("  classDef {word} fill:{colour}\n"));
         }
         out
@@ -171,6 +187,9 @@ impl Drawing<'_> {
                 })
             })
             .collect();
-        format!("{}\n", serde_json::to_string_pretty(&serde_json::json!({ "tasks": tasks })).unwrap_or_default())
+        format!(
+            "{}\n",
+            serde_json::to_string_pretty(&serde_json::json!({ "tasks": tasks })).unwrap_or_default()
+        )
     }
 }

@@ -19,7 +19,8 @@ impl List {
         if let Some(kind) = &self.kind
             && !KINDS.contains(&kind.as_str())
         {
-            let hint = did_you_mean(kind, KINDS).or_else(|| Some(format!("kinds are {}", KINDS.join(", "))));
+            let hint =
+                did_you_mean(kind, KINDS).or_else(|| Some(format!("kinds are {}", KINDS.join(", "))));
             return Err(Mistake::new(format!("there is no kind `{kind}`")).hint_maybe(hint).into());
         }
         let cache = session.place.cache()?;

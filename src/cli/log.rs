@@ -26,7 +26,9 @@ impl Log {
             match cache.cas.read(*log) {
                 Ok(bytes) => say_bytes(&bytes),
                 Err(_) => {
-                    return Err(Halt::Failed(Failure::new(format!("the log of `{name}` is not in the cache any more"))));
+                    return Err(Halt::Failed(Failure::new(format!(
+                        "the log of `{name}` is not in the cache any more"
+                    ))));
                 }
             }
         }

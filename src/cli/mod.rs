@@ -124,7 +124,9 @@ impl From<Error> for Halt {
         match error {
             Error::Failed(failure) => Self::Failed(failure),
             Error::Interrupted => Self::Code(130),
-            Error::Lost(digest) => Self::Failed(Failure::new(format!("the cache lost `{}`", digest.short()))),
+            Error::Lost(digest) => {
+                Self::Failed(Failure::new(format!("the cache lost `{}`", digest.short())))
+            }
         }
     }
 }
@@ -184,7 +186,12 @@ pub fn run() -> u8 {
     }
 }
 
-fn dispatch(arguments: Arguments, env: Env, settings: Settings, surroundings: Surroundings) -> Result<u8, Halt> {
+fn dispatch(
+    arguments: Arguments,
+    env: Env,
+    settings: Settings,
+    surroundings: Surroundings,
+) -> Result<u8, Halt> {
     match arguments.verb {
         Verb::Schema => {
             let text = serde_json::to_string_pretty(&crate::config::schema::schema()).unwrap_or_default();
@@ -236,7 +243,8 @@ fn complain(text: &str) {
 
 /// A failure outside of any task.
 fn words(failure: &Failure, settings: &Settings) -> String {
-    let mut text = format!("{} {}\n", settings.colours.paint(Style::Bad, "error:"), clean(&failure.message));
+    let mut text =
+        format!("{} {}\n", settings.colours.paint(Style::Bad, "error:"), clean(&failure.message));
     for line in &failure.detail {
         text.push_str(&format!("  {}\n", clean(line)));
     }

@@ -109,7 +109,8 @@ impl Place {
 
     fn config(&self) -> Result<Config, Halt> {
         let path = self.root.join(CONFIG);
-        let bytes = fs::read(&path, 256 << 20)?.ok_or_else(|| Error::failed(format!("`{CONFIG}` is gone")))?;
+        let bytes =
+            fs::read(&path, 256 << 20)?.ok_or_else(|| Error::failed(format!("`{CONFIG}` is gone")))?;
         let text = String::from_utf8(bytes)
             .map_err(|error| Mistake::new(format!("`{CONFIG}` is not UTF-8: {}", error.utf8_error())))?;
         Ok(config::load(Source { name: CONFIG.into(), text }, &self.overrides()?)?)
@@ -129,7 +130,8 @@ impl Place {
             let text = String::from_utf8_lossy(&bytes).into_owned();
             let wrong = |why: String| Mistake::new(format!("the file of variables `{name}`: {why}"));
             let values = if path.extension().is_some_and(|extension| extension == "toml") {
-                let parsed: toml::Table = toml::from_str(&text).map_err(|error| wrong(error.message().into()))?;
+                let parsed: toml::Table =
+                    toml::from_str(&text).map_err(|error| wrong(error.message().into()))?;
                 serde_json::to_value(parsed).unwrap_or_default()
             } else {
                 serde_saphyr::from_str(&text).map_err(|error| wrong(error.to_string()))?

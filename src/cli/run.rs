@@ -208,11 +208,17 @@ fn go(session: &Session, targets: &[String], how: &How, faces: &mut Faces) -> Re
     let run = Engine { place, cache: &cache, project: &project, how, stop: &stop, known: &known };
     let logs = if session.settings.verbosity == Verbosity::Verbose { Logs::Tell } else { Logs::Keep };
     let summary = run.run(&selected, logs, &mut faces.tee())?;
-    let pins_moved = Pins::read(&place.root).is_ok_and(|pins| pins != Pins { locked: false, ..project.pins.clone() });
     let code = exit(summary.verdict);
-    let any = summary.tasks.values().any(|ended| !matches!(ended.outcome, Outcome::Hit | Outcome::Unchanged));
-    if how.effects == Effects::Apply && !pins_moved {
-        remember(summary, &project.graph, &selected, Draft { memo: memo.as_ref(), path, began, common }, place)?;
+    let any =
+        summary.tasks.values().any(|ended| !matches!(ended.outcome, Outcome::Hit | Outcome::Unchanged));
+    if how.effects == Effects::Apply {
+        remember(
+            summary,
+            &project.graph,
+            &selected,
+            Draft { memo: memo.as_ref(), path, began, common },
+            place,
+        )?;
     }
     // What the stamps remember saves time and nothing else.
     let _ = cache.cas.stamps.flush();
@@ -230,7 +236,8 @@ fn holds(memo: &Memo, place: &Place, cache: &Cache, how: &How, stop: &Stop) -> b
         (0..effect.destinations().len())
             .all(|index| effect.probe(index, &reach).is_ok_and(|change| change.lines().is_empty()))
     };
-    memo.head.effects.iter().all(still) && memo.head.remote.iter().all(|fact| tasks::fetch::still(fact, &reach))
+    memo.head.effects.iter().all(still)
+        && memo.head.remote.iter().all(|fact| tasks::fetch::still(fact, &reach))
 }
 
 /// Tells that there was nothing to do.
@@ -247,7 +254,8 @@ fn unchanged(memo: &Memo, faces: &mut Faces, session: &Session, clock: std::time
     }
     if all {
         for (task, entry) in memo.entries(&BTreeSet::new()) {
-            let effect = entry.wants.as_ref().and_then(|wants| tasks::effect(task.split('.').next()?, wants));
+            let effect =
+                entry.wants.as_ref().and_then(|wants| tasks::effect(task.split('.').next()?, wants));
             let outcome = if entry.key.is_some() { Outcome::Hit } else { Outcome::Unchanged };
             let names = effect.map(|effect| effect.destinations()).unwrap_or_default();
             let destination = |name| crate::report::Destination {
@@ -304,7 +312,12 @@ impl Engine<'_> {
     }
 
     /// Runs tasks, writes pins and the history.
-    pub fn run(&self, selected: &BTreeSet<TaskId>, logs: Logs, report: &mut dyn Report) -> Result<Summary, Halt> {
+    pub fn run(
+        &self,
+        selected: &BTreeSet<TaskId>,
+        logs: Logs,
+        report: &mut dyn Report,
+    ) -> Result<Summary, Halt> {
         let session = self.session();
         let earlier = Earlier::new(self.cache.history(&self.place.root));
         let options = build::Options {
@@ -402,7 +415,8 @@ fn dry_run(session: &Session, targets: &[String], how: &How) -> Result<u8, Halt>
     let selected = project.graph.closure(&project.graph.targets(targets)?);
     let stop = Stop::new(Stop::GRACE)?;
     let known = BTreeMap::new();
-    let engine = Engine { place: &session.place, cache: &cache, project: &project, how, stop: &stop, known: &known };
+    let engine =
+        Engine { place: &session.place, cache: &cache, project: &project, how, stop: &stop, known: &known };
     let forecast = forecast::forecast(&engine, &selected);
     let mut text = String::new();
     let mut nothing = 0;

@@ -40,8 +40,14 @@ impl Show {
             }
             _ => project.graph.node(id).reads.iter().copied().collect(),
         };
-        let engine =
-            Engine { place: &session.place, cache: &cache, project: &project, how: &how, stop: &stop, known: &known };
+        let engine = Engine {
+            place: &session.place,
+            cache: &cache,
+            project: &project,
+            how: &how,
+            stop: &stop,
+            known: &known,
+        };
         let mut faces = Faces::new(session, None)?;
         let mut told: Vec<crate::report::Event> = Vec::new();
         let selected = project.graph.closure(&targets);
@@ -104,7 +110,10 @@ fn image(cache: &Cache, value: &Digest) -> Result<String> {
     }
     for layer in found.image.layers() {
         let size = text::bytes(layer.descriptor.size);
-        out.push_str(&format!("layer     {}  {size}  {}\n", layer.descriptor.digest, layer.descriptor.media_type));
+        out.push_str(&format!(
+            "layer     {}  {size}  {}\n",
+            layer.descriptor.digest, layer.descriptor.media_type
+        ));
     }
     let config: serde_json::Value = serde_json::from_slice(found.image.config_bytes()).unwrap_or_default();
     out.push_str(&pretty(&config));

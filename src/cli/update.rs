@@ -28,8 +28,14 @@ impl Update {
         let wanted: BTreeSet<Pin> = ids.iter().flat_map(|id| graph.node(*id).task.pins()).collect();
         let (how, stop, known) = (How::usual(), Stop::new(Stop::GRACE)?, BTreeMap::new());
         stop.listen()?;
-        let engine =
-            Engine { place: &session.place, cache: &cache, project: &project, how: &how, stop: &stop, known: &known };
+        let engine = Engine {
+            place: &session.place,
+            cache: &cache,
+            project: &project,
+            how: &how,
+            stop: &stop,
+            known: &known,
+        };
         let mut pins = project.pins.clone();
         let mut moved = false;
         for pin in wanted {

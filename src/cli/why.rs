@@ -33,8 +33,14 @@ impl WhyVerb {
         let id = one_task(&project.graph, &self.task)?;
         let how = How { network: Network::Offline, locked: true, ..How::usual() };
         let (stop, known) = (Stop::new(Stop::GRACE)?, BTreeMap::new());
-        let engine =
-            Engine { place: &session.place, cache: &cache, project: &project, how: &how, stop: &stop, known: &known };
+        let engine = Engine {
+            place: &session.place,
+            cache: &cache,
+            project: &project,
+            how: &how,
+            stop: &stop,
+            known: &known,
+        };
         let selected = project.graph.closure(&BTreeSet::from([id]));
         let states = forecast::forecast(&engine, &selected).into_iter().collect();
         let history = cache.history(&session.place.root).read();
@@ -67,7 +73,10 @@ impl Story<'_> {
             Some(State::Asks(wants)) => wants.clone(),
             Some(state) => {
                 let why = state.line().unwrap_or_default();
-                return Err(Halt::Failed(Failure::new(format!("`{}` has no key now: {why}", self.name(id)))));
+                return Err(Halt::Failed(Failure::new(format!(
+                    "`{}` has no key now: {why}",
+                    self.name(id)
+                ))));
             }
             None => panic!("BUG: a selected task without a forecast"),
         };
@@ -98,7 +107,8 @@ impl Story<'_> {
         if let Some((key, now)) = now
             && (key != last.key || key.is_none() && last.wants.as_ref() != Some(&now))
         {
-            let word = if matches!(self.states.get(&id), Some(State::Hit(..))) { "changed" } else { "would run" };
+            let word =
+                if matches!(self.states.get(&id), Some(State::Hit(..))) { "changed" } else { "would run" };
             return Ok((word, old(last).ok_or_else(gone)?, now));
         }
         if let Some(State::Blocked(why)) = self.states.get(&id) {

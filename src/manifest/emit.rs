@@ -485,7 +485,7 @@ data:
   many: |+
     x
 
-  n: 80
+  'n': 80
   odd: " lead\n"
   'on': 'yes'
   port: '80'

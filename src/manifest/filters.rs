@@ -2,7 +2,7 @@
 //! differ from run to run (`now`, `random`, `lookup`) is not here. Knows values only.
 
 use base64::Engine;
-use minijinja::value::{Kwargs, Rest, Serde, Value, ValueKind, from_args};
+use minijinja::value::{Kwargs, Rest, Serde, Value, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{Environment, Error, ErrorKind};
 
 use super::emit::{self, Leaves, Lines, Node, Style};
@@ -54,16 +54,20 @@ fn undefined() -> Error {
 }
 
 /// Arguments as Python takes them: by place or by name.
-pub(super) struct Arguments<'a> {
-    places: &'a [Value],
+pub(super) struct Arguments {
+    places: Vec<Value>,
     names: Kwargs,
 }
 
-impl<'a> Arguments<'a> {
-    /// Splits what a filter got after its value.
-    pub fn new(all: &'a [Value]) -> Result<Self, Error> {
-        let (places, names) = from_args::<(&[Value], Kwargs)>(all)?;
-        Ok(Self { places, names })
+/// What a filter got after its value.
+pub(super) type Given = Rest<ValueOrKwargs>;
+
+impl Arguments {
+    /// Splits what a filter got.
+    pub fn new(given: Given) -> Result<Self, Error> {
+        let all = given.into_values();
+        let (places, names) = from_args::<(&[Value], Kwargs)>(&all)?;
+        Ok(Self { places: places.to_vec(), names })
     }
 
     /// The argument at a place, or with a name.
@@ -103,8 +107,8 @@ impl<'a> Arguments<'a> {
     }
 
     /// The arguments given by place.
-    pub fn places(&self) -> &'a [Value] {
-        self.places
+    pub fn places(&self) -> &[Value] {
+        &self.places
     }
 
     /// Refuses whatever nobody asked for.
@@ -113,16 +117,16 @@ impl<'a> Arguments<'a> {
     }
 }
 
-fn default(value: &Value, all: Rest<Value>) -> Result<Value, Error> {
-    let arguments = Arguments::new(&all)?;
+fn default(value: &Value, given: Given) -> Result<Value, Error> {
+    let arguments = Arguments::new(given)?;
     let otherwise = arguments.value(0, "default_value")?.unwrap_or_else(|| "".into());
     let lax = arguments.flag(1, "boolean", false)?;
     arguments.end()?;
     Ok(if value.is_undefined() || (lax && !value.is_true()) { otherwise } else { value.clone() })
 }
 
-fn mandatory(value: &Value, all: Rest<Value>) -> Result<Value, Error> {
-    let arguments = Arguments::new(&all)?;
+fn mandatory(value: &Value, given: Given) -> Result<Value, Error> {
+    let arguments = Arguments::new(given)?;
     let message = arguments.text(0, "msg")?;
     arguments.end()?;
     match (value.is_undefined(), message) {
@@ -269,8 +273,8 @@ fn write_json_text(out: &mut String, text: &str, letters: Letters) {
     out.push('"');
 }
 
-fn dump_json(value: &Value, all: &[Value], indent: Option<usize>, sort: bool) -> Result<String, Error> {
-    let arguments = Arguments::new(all)?;
+fn dump_json(value: &Value, given: Given, indent: Option<usize>, sort: bool) -> Result<String, Error> {
+    let arguments = Arguments::new(given)?;
     let indent = arguments.number(0, "indent")?.or(indent);
     let sort = arguments.flag(1, "sort_keys", sort)?;
     let letters = match arguments.flag(2, "ensure_ascii", true)? {
@@ -285,16 +289,16 @@ fn dump_json(value: &Value, all: &[Value], indent: Option<usize>, sort: bool) ->
     Ok(json(&node, indent, letters))
 }
 
-fn to_json(value: &Value, all: Rest<Value>) -> Result<String, Error> {
-    dump_json(value, &all, None, false)
+fn to_json(value: &Value, given: Given) -> Result<String, Error> {
+    dump_json(value, given, None, false)
 }
 
-fn to_nice_json(value: &Value, all: Rest<Value>) -> Result<String, Error> {
-    dump_json(value, &all, Some(4), true)
+fn to_nice_json(value: &Value, given: Given) -> Result<String, Error> {
+    dump_json(value, given, Some(4), true)
 }
 
-fn dump_yaml(value: &Value, all: &[Value], style: Style) -> Result<String, Error> {
-    let arguments = Arguments::new(all)?;
+fn dump_yaml(value: &Value, given: Given, style: Style) -> Result<String, Error> {
+    let arguments = Arguments::new(given)?;
     let indent = arguments.number(0, "indent")?.unwrap_or(style.indent);
     if !(1..10).contains(&indent) {
         return Err(wrong("`indent` is not between 1 and 9"));
@@ -320,12 +324,12 @@ fn dump_yaml(value: &Value, all: &[Value], style: Style) -> Result<String, Error
     Ok(if open { text + "...\n" } else { text })
 }
 
-fn to_yaml(value: &Value, all: Rest<Value>) -> Result<String, Error> {
-    dump_yaml(value, &all, Style { indent: 2, lines: Lines::Quoted, leaves: Leaves::Flow, width: 80 })
+fn to_yaml(value: &Value, given: Given) -> Result<String, Error> {
+    dump_yaml(value, given, Style { indent: 2, lines: Lines::Quoted, leaves: Leaves::Flow, width: 80 })
 }
 
-fn to_nice_yaml(value: &Value, all: Rest<Value>) -> Result<String, Error> {
-    dump_yaml(value, &all, Style { indent: 4, lines: Lines::Quoted, leaves: Leaves::Block, width: 80 })
+fn to_nice_yaml(value: &Value, given: Given) -> Result<String, Error> {
+    dump_yaml(value, given, Style { indent: 4, lines: Lines::Quoted, leaves: Leaves::Block, width: 80 })
 }
 
 fn from_json(text: &str) -> Result<Value, Error> {
@@ -368,8 +372,8 @@ enum Depth {
     All,
 }
 
-fn combine(value: &Value, all: Rest<Value>) -> Result<Value, Error> {
-    let arguments = Arguments::new(&all)?;
+fn combine(value: &Value, given: Given) -> Result<Value, Error> {
+    let arguments = Arguments::new(given)?;
     let depth = match arguments.names.get::<Option<bool>>("recursive")? {
         Some(true) => Depth::All,
         _ => Depth::Top,
@@ -433,8 +437,8 @@ fn merge_lists(old: &Value, new: &Value, how: &str) -> Result<Value, Error> {
     Ok(a.into())
 }
 
-fn dict2items(value: &Value, all: Rest<Value>) -> Result<Value, Error> {
-    let arguments = Arguments::new(&all)?;
+fn dict2items(value: &Value, given: Given) -> Result<Value, Error> {
+    let arguments = Arguments::new(given)?;
     let key = arguments.text(0, "key_name")?.unwrap_or_else(|| "key".into());
     let one = arguments.text(1, "value_name")?.unwrap_or_else(|| "value".into());
     arguments.end()?;
@@ -442,8 +446,8 @@ fn dict2items(value: &Value, all: Rest<Value>) -> Result<Value, Error> {
     Ok(pairs(value)?.into_iter().map(item).collect())
 }
 
-fn items2dict(value: &Value, all: Rest<Value>) -> Result<Value, Error> {
-    let arguments = Arguments::new(&all)?;
+fn items2dict(value: &Value, given: Given) -> Result<Value, Error> {
+    let arguments = Arguments::new(given)?;
     let key = arguments.text(0, "key_name")?.unwrap_or_else(|| "key".into());
     let one = arguments.text(1, "value_name")?.unwrap_or_else(|| "value".into());
     arguments.end()?;
@@ -458,7 +462,7 @@ fn items2dict(value: &Value, all: Rest<Value>) -> Result<Value, Error> {
     Ok(Value::from_pairs(result))
 }
 
-fn flatten(value: &Value, all: Rest<Value>) -> Result<Value, Error> {
+fn flatten(value: &Value, given: Given) -> Result<Value, Error> {
     fn into(out: &mut Vec<Value>, value: &Value, levels: Option<usize>) -> Result<(), Error> {
         for one in value.try_iter()? {
             match (one.kind(), levels) {
@@ -470,7 +474,7 @@ fn flatten(value: &Value, all: Rest<Value>) -> Result<Value, Error> {
         }
         Ok(())
     }
-    let arguments = Arguments::new(&all)?;
+    let arguments = Arguments::new(given)?;
     let levels = arguments.number(0, "levels")?;
     arguments.end()?;
     let mut out = Vec::new();
@@ -543,7 +547,7 @@ mod tests {
     fn render(source: &str) -> String {
         let variables = serde_json::json!({
             "map": { "b": [1, 2], "a": { "x": "é", "y": null } }, "text": "a\nb",
-            "long": "word ".repeat(30), "objects": [{ "name": "n", "ports": [{ "p": 80 }] }],
+            "long": "word ".repeat(30), "objects": [{ "name": "web", "ports": [{ "p": 80 }] }],
         });
         match Templates::new(BTreeMap::new()).render("t", source, &variables) {
             Ok(text) => text,
@@ -561,10 +565,10 @@ mod tests {
                 "{{ {'b': [1], 'a': {}} | to_nice_json(indent=2) }}",
                 "{\n  \"a\": {},\n  \"b\": [\n    1\n  ]\n}",
             ),
-            ("{{ map | to_yaml }}", "a: {x: é, y: null}\nb: [1, 2]\n"),
-            ("{{ map | to_nice_yaml }}", "a:\n    x: é\n    y: null\nb:\n- 1\n- 2\n"),
-            ("{{ objects | to_nice_yaml }}", "-   name: n\n    ports:\n    -   p: 80\n"),
-            ("{{ objects | to_nice_yaml(indent=2) }}", "- name: n\n  ports:\n  - p: 80\n"),
+            ("{{ map | to_yaml }}", "a: {x: é, 'y': null}\nb: [1, 2]\n"),
+            ("{{ map | to_nice_yaml }}", "a:\n    x: é\n    'y': null\nb:\n- 1\n- 2\n"),
+            ("{{ objects | to_nice_yaml }}", "-   name: web\n    ports:\n    -   p: 80\n"),
+            ("{{ objects | to_nice_yaml(indent=2) }}", "- name: web\n  ports:\n  - p: 80\n"),
             ("{{ text | to_yaml }}", "'a\n\n  b'\n"),
             ("{{ 'word' | to_yaml }}", "word\n...\n"),
             ("{{ 'yes' | to_yaml }}", "'yes'\n"),
@@ -608,7 +612,7 @@ mod tests {
     fn long_strings_are_folded_as_pyyaml_folds_them() {
         let text = render("{{ {'a': long} | to_nice_yaml }}");
         let lines: Vec<_> = text.lines().map(str::len).collect();
-        assert_eq!(lines, [84, 73], "{text}");
+        assert_eq!(lines, [83, 75], "{text}");
         assert_eq!(render("{{ {'a': long} | to_nice_yaml(width=1000) }}").lines().count(), 1);
     }
 

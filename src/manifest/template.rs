@@ -115,7 +115,12 @@ pub fn expression(text: &str, context: &serde_json::Value) -> Result<serde_json:
         Some(inner) => environment
             .compile_expression(inner)
             .and_then(|compiled| compiled.eval(Value::from(Serde(context))))
-            .and_then(|value| filters::plain(&value)),
+            .and_then(|value| match value.is_undefined() {
+                true => {
+                    Err(minijinja::Error::new(ErrorKind::UndefinedError, format!("`{}`", inner.trim())))
+                }
+                false => filters::plain(&value),
+            }),
         None => environment
             .template_from_str(&rewritten.text)
             .and_then(|template| template.render(Value::from(Serde(context))))
@@ -198,6 +203,7 @@ impl Found {
         let range = error
             .range()
             .map(|range| rewritten.original(range.start + start..range.end + start))
+            .map(|range| whole_chain(source, range))
             .filter(|range| range.start < range.end && source.get(range.clone()).is_some());
         let undefined = error.kind() == ErrorKind::UndefinedError;
         let place = range.clone().and_then(|range| source.get(range)).map(str::trim);
@@ -216,6 +222,15 @@ impl Found {
         };
         Self { message, range, line: error.line(), undefined }
     }
+}
+
+/// What fails in a chain is pointed at from a dot on: the start of the chain belongs to it.
+fn whole_chain(source: &str, range: std::ops::Range<usize>) -> std::ops::Range<usize> {
+    if !source.get(range.clone()).is_some_and(|text| text.starts_with(['.', '['])) {
+        return range;
+    }
+    let before = source[..range.start].trim_end_matches(|c: char| c.is_alphanumeric() || "_.".contains(c));
+    before.len()..range.end
 }
 
 /// Whether the description of what is undefined speaks of the rewritten text.
@@ -377,7 +392,7 @@ mod tests {
         );
         let failure = render("a\n\n{% if x").unwrap_err();
         assert!(failure.message.starts_with("render `t/x.yaml.j2`: syntax error: "), "{}", failure.message);
-        assert_eq!(failure.detail[0], " --> t/x.yaml.j2:3:8");
+        assert_eq!(failure.detail[0], " --> t/x.yaml.j2:3:7");
         let failure = render("{{ name | to_jsn }}").unwrap_err();
         assert_eq!(failure.message, "render `t/x.yaml.j2`: filter to_jsn is unknown");
     }

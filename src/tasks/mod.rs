@@ -4,16 +4,26 @@
 pub mod clone;
 pub mod compile;
 mod compile_run;
+pub mod fetch;
 pub mod image;
-mod layout;
+pub mod import;
+pub mod layout;
 pub mod names;
 pub mod patch;
 mod placement;
+#[cfg(test)]
+mod samples;
 pub mod save;
+mod shipped;
+mod shipping;
+pub mod upload;
+
+pub use compile_run::lock_of_keep;
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
+use crate::work::Effect;
 use names::Declare;
 
 /// The kinds, in the order of the flow.
@@ -36,6 +46,18 @@ pub fn visit<V: Visit>(kind: &str, visit: V) -> V::Output {
         "compile" => visit.visit::<compile::Compile>(),
         "image" => visit.visit::<image::Image>(),
         "save" => visit.visit::<save::Save>(),
+        "fetch" => visit.visit::<fetch::Fetch>(),
+        "upload" => visit.visit::<upload::Upload>(),
+        "import" => visit.visit::<import::Import>(),
         other => panic!("BUG: `{other}` is not a kind"),
+    }
+}
+
+/// The effect of `kind` that wants this: plain data from which it can only probe.
+pub fn effect(kind: &str, wants: &serde_json::Value) -> Option<Box<dyn Effect>> {
+    match kind {
+        "upload" => upload::from_wants(wants),
+        "import" => import::from_wants(wants),
+        _ => None,
     }
 }

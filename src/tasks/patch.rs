@@ -235,7 +235,12 @@ impl What {
 
 /// Whether the patches of a preimage go in, and with which warnings. Patch files that are not in the
 /// cache are read from the project in `root`.
-pub fn check(cache: &Cache, preimage: &serde_json::Value, local: &Local, stop: &Stop) -> Result<Vec<String>> {
+pub fn check(
+    cache: &Cache,
+    preimage: &serde_json::Value,
+    local: &Local,
+    stop: &Stop,
+) -> Result<Vec<String>> {
     let what: What = match serde_json::from_value(preimage["what"].clone()) {
         Ok(what) => what,
         Err(error) => panic!("BUG: a preimage that is none: {error}"),
