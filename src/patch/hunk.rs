@@ -45,7 +45,7 @@ pub fn read(reader: &mut Reader<'_>, number: usize) -> Result<Hunk, Refusal> {
     }
     let (old_start, new_start) = (hunk.old_range().start() as u64, hunk.new_range().start() as u64);
     let hunk = Hunk { number, line: header_line, old_start, new_start, lines };
-    for (start, count) in [(old_start, hunk.old().count()), (new_start, hunk.new().count())] {
+    for (start, count) in [(old_start, hunk.old_lines().count()), (new_start, hunk.new_lines().count())] {
         if start == 0 && count > 0 {
             return Err(malformed("the hunk has lines but starts at line 0".to_owned()));
         }

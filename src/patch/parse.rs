@@ -135,6 +135,13 @@ impl<'a> Reader<'a> {
                 .refuse(Reason::Binary, "a binary change without its `diff --git` header and data")
                 .hint("write the patch with `git diff --binary`"));
         }
+        if line == b"---" && self.mail.is_some_and(|count| count < self.sections.len()) {
+            let section = &self.sections[self.sections.len() - 1];
+            let message = "a diff stands in the message of a mail, before its `---` line";
+            return Err(self
+                .refuse_at(section.line, Reason::Message, message)
+                .hint("indent it or remove it: only what follows the `---` line may change files"));
+        }
         if self.after_hunk && matches!(line.first(), Some(b' ' | b'+' | b'-' | b'\\')) && line != b"-- " {
             let message =
                 format!("the hunk goes on after the lines that its header counts: `{}`", show(line));
@@ -148,13 +155,6 @@ impl<'a> Reader<'a> {
         if is_commit(line, b"From ") || is_commit(line, b"commit ") {
             self.commit += 1;
             self.mail = line.starts_with(b"From ").then_some(self.sections.len());
-        }
-        if line == b"---" && self.mail.is_some_and(|count| count < self.sections.len()) {
-            let section = &self.sections[self.sections.len() - 1];
-            let message = "a diff stands in the message of a mail, before its `---` line";
-            return Err(self
-                .refuse_at(section.line, Reason::Message, message)
-                .hint("indent it or remove it: only what follows the `---` line may change files"));
         }
         Ok(())
     }
@@ -206,12 +206,12 @@ impl<'a> Reader<'a> {
         };
         let contradiction = match &section.operation {
             Operation::Create(_) if !section.hunks.is_empty() => {
-                let fits = empty(|hunk| hunk.old_start, |hunk| hunk.old().count());
+                let fits = empty(|hunk| hunk.old_start, |hunk| hunk.old_lines().count());
                 (!fits)
                     .then_some("the header says that the file is new, but a hunk has lines of an old one")
             }
             Operation::Delete(_) => {
-                let fits = section.hunks.iter().all(|hunk| hunk.new().next().is_none());
+                let fits = section.hunks.iter().all(|hunk| hunk.new_lines().next().is_none());
                 (!fits).then_some("the header says that the file goes, but a hunk has lines of a new one")
             }
             _ => None,
