@@ -137,7 +137,8 @@ fn place(
 
 /// The hunks with the file's line ends, if the file has one style and all hunks the other.
 fn adapt(text: &Text<'_>, hunks: &[Hunk]) -> Option<(Vec<Hunk>, Ends)> {
-    if hunks.iter().all(|hunk| hunk.old_lines().next().is_none()) {
+    // Without an old line that has an end, nothing would be matched by its content.
+    if !hunks.iter().flat_map(Hunk::old_lines).any(|line| line.ends_with(b"\n")) {
         return None;
     }
     let of_hunks = Ends::of(hunks.iter().flat_map(|hunk| &hunk.lines).map(|line| &line.text[..]));

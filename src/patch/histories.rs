@@ -307,6 +307,7 @@ fn drifted_trees_agree_with_gnu_patch_and_git_apply() {
         let work = tempfile::tempdir().unwrap();
         lay_out(&tree, work.path());
         let (code, said) = gnu(work.path(), diff, &["-r", "-", "-f"]);
+        let code = code.unwrap();
         let mut theirs = Tree::default();
         read_back(work.path(), work.path(), &mut theirs);
         let shown =

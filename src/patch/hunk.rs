@@ -81,7 +81,7 @@ fn frame(
                 .refuse(Reason::CutOff, "the patch ends inside this line")
                 .hint("end it with a line end, or write the patch again if more is missing"));
         };
-        let kind = if line.is_empty() || line == b"\r" { b' ' } else { line[0] };
+        let kind = if line.is_empty() || reader.is_crlf && line == b"\r" { b' ' } else { line[0] };
         let ended = match kind {
             b' ' => old_ended || new_ended,
             b'-' => old_ended,

@@ -53,9 +53,10 @@ impl<'a> Text<'a> {
         for word in &mut words {
             // The high bit of each byte that is a line end, and of no other: eight bytes at a time, as files
             // of many megabytes are cut.
-            let word = u64::from_le_bytes(word.try_into().expect("BUG: chunks of eight"))
-                ^ EACH * u64::from(b'\n');
-            let mut ends = !((word & (EACH * 0x7f)) + EACH * 0x7f | word | (EACH * 0x7f));
+            let word = u64::from_le_bytes(word.try_into().expect("BUG: chunks of eight"));
+            let word = word ^ (EACH * u64::from(b'\n'));
+            let low = EACH * 0x7f;
+            let mut ends = !(((word & low) + low) | word | low);
             while ends != 0 {
                 starts.push(at + ends.trailing_zeros() as usize / 8 + 1);
                 ends &= ends - 1;
