@@ -7,6 +7,7 @@ mod error;
 mod glob;
 mod host;
 mod key;
+mod manifest;
 mod pins;
 mod recipe;
 mod report;
