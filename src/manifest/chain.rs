@@ -161,12 +161,13 @@ fn raw_end(source: &str, mut at: usize) -> Option<usize> {
     }
 }
 
-/// The tokens in a range; stops after the first `}}` or `%}` that is not in brackets, so that it never
-/// reads far into plain text.
+/// The tokens in a range, up to the first `}}` or `%}` that is not in brackets.
 fn tokens(source: &str, range: Range<usize>) -> Vec<Token> {
     let bytes = source.as_bytes();
     let mut found: Vec<Token> = Vec::new();
     let (mut at, mut depth) = (range.start, 0usize);
+    // The end of a `}` or `%` in no brackets: with a `}` right behind it the tag ends.
+    let mut closing = None;
     while at < range.end {
         let start = at;
         let kind = match bytes[at] {
@@ -207,13 +208,11 @@ fn tokens(source: &str, range: Range<usize>) -> Vec<Token> {
                 at += 1;
                 match byte {
                     b'(' | b'[' | b'{' => depth += 1,
-                    b'}' if depth == 0 => {
-                        let before = found.last().map_or("", |last| &source[last.place.clone()]);
-                        if matches!(before, "}" | "%") {
-                            found.push(Token { kind: Kind::Mark, place: start..at });
-                            return found;
-                        }
+                    b'}' if depth == 0 && closing == Some(start) => {
+                        found.push(Token { kind: Kind::Mark, place: start..at });
+                        return found;
                     }
+                    b'}' | b'%' if depth == 0 => closing = Some(at),
                     b')' | b']' | b'}' => depth = depth.saturating_sub(1),
                     _ => {}
                 }
@@ -241,8 +240,28 @@ fn asks(source: &str, tokens: &[Token], at: usize) -> bool {
 }
 
 const KEYWORDS: [&str; 22] = [
-    "and", "or", "not", "in", "is", "if", "else", "elif", "for", "set", "call", "filter", "print", "do",
-    "with", "include", "import", "from", "extends", "macro", "block", "recursive",
+    "and",
+    "or",
+    "not",
+    "in",
+    "is",
+    "if",
+    "else",
+    "elif",
+    "for",
+    "set",
+    "call",
+    "filter",
+    "print",
+    "do",
+    "with",
+    "include",
+    "import",
+    "from",
+    "extends",
+    "macro",
+    "block",
+    "recursive",
 ];
 
 fn ends_operand(source: &str, token: &Token) -> bool {
@@ -278,7 +297,8 @@ fn chain(source: &str, tokens: &[Token], end: usize, edits: &mut Vec<Edit>) -> O
             }
             (Kind::Mark, close @ (")" | "]" | "}")) => {
                 let open = matching(source, tokens, at)?;
-                let operand = open >= 1 && (ends_operand(source, &tokens[open - 1])
+                let operand = open >= 1
+                    && (ends_operand(source, &tokens[open - 1])
                     // After a dot a keyword is a name.
                     || (open >= 2 && tokens[open - 1].kind == Kind::Word && text(open - 2) == "."));
                 if !operand {

@@ -199,9 +199,7 @@ impl Emitter<'_> {
             _ => indent + self.style.indent,
         };
         match node {
-            Node::Map(all)
-                if !all.is_empty() && !self.is_flow(all.iter().flat_map(|(k, v)| [k, v])) =>
-            {
+            Node::Map(all) if !all.is_empty() && !self.is_flow(all.iter().flat_map(|(k, v)| [k, v])) => {
                 for (at, (key, value)) in all.iter().enumerate() {
                     self.entry(below, place, at == 0);
                     self.key(key, below);
@@ -487,7 +485,7 @@ data:
   many: |+
     x
 
-  n: 80
+  'n': 80
   odd: " lead\n"
   'on': 'yes'
   port: '80'

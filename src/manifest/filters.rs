@@ -2,7 +2,7 @@
 //! differ from run to run (`now`, `random`, `lookup`) is not here. Knows values only.
 
 use base64::Engine;
-use minijinja::value::{Kwargs, Rest, Serde, Value, ValueKind, from_args};
+use minijinja::value::{Kwargs, Rest, Serde, Value, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{Environment, Error, ErrorKind};
 
 use super::emit::{self, Leaves, Lines, Node, Style};
@@ -35,7 +35,8 @@ pub fn add(environment: &mut Environment<'static>) {
     environment.add_filter("difference", |a: Vec<Value>, b: Vec<Value>| {
         distinct(a.into_iter().filter(|value| !b.contains(value)))
     });
-    environment.add_filter("basename", |path: &str| path.rsplit('/').next().unwrap_or_default().to_string());
+    environment
+        .add_filter("basename", |path: &str| path.rsplit('/').next().unwrap_or_default().to_string());
     environment.add_filter("dirname", dirname);
     environment.add_filter("splitext", splitext);
     environment.add_filter("quote", quote);
@@ -53,16 +54,20 @@ fn undefined() -> Error {
 }
 
 /// Arguments as Python takes them: by place or by name.
-pub(super) struct Arguments<'a> {
-    places: &'a [Value],
+pub(super) struct Arguments {
+    places: Vec<Value>,
     names: Kwargs,
 }
 
-impl<'a> Arguments<'a> {
-    /// Splits what a filter got after its value.
-    pub fn new(all: &'a [Value]) -> Result<Self, Error> {
-        let (places, names) = from_args::<(&[Value], Kwargs)>(all)?;
-        Ok(Self { places, names })
+/// What a filter got after its value.
+pub(super) type Given = Rest<ValueOrKwargs>;
+
+impl Arguments {
+    /// Splits what a filter got.
+    pub fn new(given: Given) -> Result<Self, Error> {
+        let all = given.into_values();
+        let (places, names) = from_args::<(&[Value], Kwargs)>(&all)?;
+        Ok(Self { places: places.to_vec(), names })
     }
 
     /// The argument at a place, or with a name.
@@ -102,8 +107,8 @@ impl<'a> Arguments<'a> {
     }
 
     /// The arguments given by place.
-    pub fn places(&self) -> &'a [Value] {
-        self.places
+    pub fn places(&self) -> &[Value] {
+        &self.places
     }
 
     /// Refuses whatever nobody asked for.
@@ -112,16 +117,16 @@ impl<'a> Arguments<'a> {
     }
 }
 
-fn default(value: &Value, all: Rest<Value>) -> Result<Value, Error> {
-    let arguments = Arguments::new(&all)?;
+fn default(value: &Value, given: Given) -> Result<Value, Error> {
+    let arguments = Arguments::new(given)?;
     let otherwise = arguments.value(0, "default_value")?.unwrap_or_else(|| "".into());
     let lax = arguments.flag(1, "boolean", false)?;
     arguments.end()?;
     Ok(if value.is_undefined() || (lax && !value.is_true()) { otherwise } else { value.clone() })
 }
 
-fn mandatory(value: &Value, all: Rest<Value>) -> Result<Value, Error> {
-    let arguments = Arguments::new(&all)?;
+fn mandatory(value: &Value, given: Given) -> Result<Value, Error> {
+    let arguments = Arguments::new(given)?;
     let message = arguments.text(0, "msg")?;
     arguments.end()?;
     match (value.is_undefined(), message) {
@@ -268,8 +273,8 @@ fn write_json_text(out: &mut String, text: &str, letters: Letters) {
     out.push('"');
 }
 
-fn dump_json(value: &Value, all: &[Value], indent: Option<usize>, sort: bool) -> Result<String, Error> {
-    let arguments = Arguments::new(all)?;
+fn dump_json(value: &Value, given: Given, indent: Option<usize>, sort: bool) -> Result<String, Error> {
+    let arguments = Arguments::new(given)?;
     let indent = arguments.number(0, "indent")?.or(indent);
     let sort = arguments.flag(1, "sort_keys", sort)?;
     let letters = match arguments.flag(2, "ensure_ascii", true)? {
@@ -284,16 +289,16 @@ fn dump_json(value: &Value, all: &[Value], indent: Option<usize>, sort: bool) ->
     Ok(json(&node, indent, letters))
 }
 
-fn to_json(value: &Value, all: Rest<Value>) -> Result<String, Error> {
-    dump_json(value, &all, None, false)
+fn to_json(value: &Value, given: Given) -> Result<String, Error> {
+    dump_json(value, given, None, false)
 }
 
-fn to_nice_json(value: &Value, all: Rest<Value>) -> Result<String, Error> {
-    dump_json(value, &all, Some(4), true)
+fn to_nice_json(value: &Value, given: Given) -> Result<String, Error> {
+    dump_json(value, given, Some(4), true)
 }
 
-fn dump_yaml(value: &Value, all: &[Value], style: Style) -> Result<String, Error> {
-    let arguments = Arguments::new(all)?;
+fn dump_yaml(value: &Value, given: Given, style: Style) -> Result<String, Error> {
+    let arguments = Arguments::new(given)?;
     let indent = arguments.number(0, "indent")?.unwrap_or(style.indent);
     if !(1..10).contains(&indent) {
         return Err(wrong("`indent` is not between 1 and 9"));
@@ -302,7 +307,9 @@ fn dump_yaml(value: &Value, all: &[Value], style: Style) -> Result<String, Error
     let sort = arguments.flag(2, "sort_keys", true)?;
     let leaves = match arguments.value(3, "default_flow_style")? {
         Some(value) if value.is_none() => Leaves::Flow,
-        Some(value) if value.is_true() => return Err(wrong("`default_flow_style` can only be false or none")),
+        Some(value) if value.is_true() => {
+            return Err(wrong("`default_flow_style` can only be false or none"));
+        }
         Some(_) => Leaves::Block,
         None => style.leaves,
     };
@@ -317,12 +324,12 @@ fn dump_yaml(value: &Value, all: &[Value], style: Style) -> Result<String, Error
     Ok(if open { text + "...\n" } else { text })
 }
 
-fn to_yaml(value: &Value, all: Rest<Value>) -> Result<String, Error> {
-    dump_yaml(value, &all, Style { indent: 2, lines: Lines::Quoted, leaves: Leaves::Flow, width: 80 })
+fn to_yaml(value: &Value, given: Given) -> Result<String, Error> {
+    dump_yaml(value, given, Style { indent: 2, lines: Lines::Quoted, leaves: Leaves::Flow, width: 80 })
 }
 
-fn to_nice_yaml(value: &Value, all: Rest<Value>) -> Result<String, Error> {
-    dump_yaml(value, &all, Style { indent: 4, lines: Lines::Quoted, leaves: Leaves::Block, width: 80 })
+fn to_nice_yaml(value: &Value, given: Given) -> Result<String, Error> {
+    dump_yaml(value, given, Style { indent: 4, lines: Lines::Quoted, leaves: Leaves::Block, width: 80 })
 }
 
 fn from_json(text: &str) -> Result<Value, Error> {
@@ -345,9 +352,7 @@ fn from_yaml_all(text: &str) -> Result<Value, Error> {
 
 fn b64decode(text: &str) -> Result<String, Error> {
     let clean: String = text.split_ascii_whitespace().collect();
-    let bytes = base64::prelude::BASE64_STANDARD
-        .decode(clean)
-        .map_err(|_| wrong("this is not Base64"))?;
+    let bytes = base64::prelude::BASE64_STANDARD.decode(clean).map_err(|_| wrong("this is not Base64"))?;
     String::from_utf8(bytes).map_err(|_| wrong("what is in this Base64 is not text"))
 }
 
@@ -356,9 +361,7 @@ type Pairs = Vec<(Value, Value)>;
 fn pairs(value: &Value) -> Result<Pairs, Error> {
     match value.kind() {
         ValueKind::Undefined => Err(undefined()),
-        ValueKind::Map => {
-            value.try_iter()?.map(|key| Ok((key.clone(), value.get_item(&key)?))).collect()
-        }
+        ValueKind::Map => value.try_iter()?.map(|key| Ok((key.clone(), value.get_item(&key)?))).collect(),
         kind => Err(wrong(format!("a mapping is needed, and this is a {kind}"))),
     }
 }
@@ -369,8 +372,8 @@ enum Depth {
     All,
 }
 
-fn combine(value: &Value, all: Rest<Value>) -> Result<Value, Error> {
-    let arguments = Arguments::new(&all)?;
+fn combine(value: &Value, given: Given) -> Result<Value, Error> {
+    let arguments = Arguments::new(given)?;
     let depth = match arguments.names.get::<Option<bool>>("recursive")? {
         Some(true) => Depth::All,
         _ => Depth::Top,
@@ -434,8 +437,8 @@ fn merge_lists(old: &Value, new: &Value, how: &str) -> Result<Value, Error> {
     Ok(a.into())
 }
 
-fn dict2items(value: &Value, all: Rest<Value>) -> Result<Value, Error> {
-    let arguments = Arguments::new(&all)?;
+fn dict2items(value: &Value, given: Given) -> Result<Value, Error> {
+    let arguments = Arguments::new(given)?;
     let key = arguments.text(0, "key_name")?.unwrap_or_else(|| "key".into());
     let one = arguments.text(1, "value_name")?.unwrap_or_else(|| "value".into());
     arguments.end()?;
@@ -443,8 +446,8 @@ fn dict2items(value: &Value, all: Rest<Value>) -> Result<Value, Error> {
     Ok(pairs(value)?.into_iter().map(item).collect())
 }
 
-fn items2dict(value: &Value, all: Rest<Value>) -> Result<Value, Error> {
-    let arguments = Arguments::new(&all)?;
+fn items2dict(value: &Value, given: Given) -> Result<Value, Error> {
+    let arguments = Arguments::new(given)?;
     let key = arguments.text(0, "key_name")?.unwrap_or_else(|| "key".into());
     let one = arguments.text(1, "value_name")?.unwrap_or_else(|| "value".into());
     arguments.end()?;
@@ -459,7 +462,7 @@ fn items2dict(value: &Value, all: Rest<Value>) -> Result<Value, Error> {
     Ok(Value::from_pairs(result))
 }
 
-fn flatten(value: &Value, all: Rest<Value>) -> Result<Value, Error> {
+fn flatten(value: &Value, given: Given) -> Result<Value, Error> {
     fn into(out: &mut Vec<Value>, value: &Value, levels: Option<usize>) -> Result<(), Error> {
         for one in value.try_iter()? {
             match (one.kind(), levels) {
@@ -471,7 +474,7 @@ fn flatten(value: &Value, all: Rest<Value>) -> Result<Value, Error> {
         }
         Ok(())
     }
-    let arguments = Arguments::new(&all)?;
+    let arguments = Arguments::new(given)?;
     let levels = arguments.number(0, "levels")?;
     arguments.end()?;
     let mut out = Vec::new();
@@ -544,7 +547,7 @@ mod tests {
     fn render(source: &str) -> String {
         let variables = serde_json::json!({
             "map": { "b": [1, 2], "a": { "x": "é", "y": null } }, "text": "a\nb",
-            "long": "word ".repeat(30), "objects": [{ "name": "n", "ports": [{ "p": 80 }] }],
+            "long": "word ".repeat(30), "objects": [{ "name": "web", "ports": [{ "p": 80 }] }],
         });
         match Templates::new(BTreeMap::new()).render("t", source, &variables) {
             Ok(text) => text,
@@ -558,11 +561,14 @@ mod tests {
             ("{{ map | to_json }}", r#"{"a": {"x": "\u00e9", "y": null}, "b": [1, 2]}"#),
             ("{{ {'b': 1, 'a': 1.5} | to_json }}", r#"{"b": 1, "a": 1.5}"#),
             ("{{ 'é' | to_json(ensure_ascii=false) }}", "\"é\""),
-            ("{{ {'b': [1], 'a': {}} | to_nice_json(indent=2) }}", "{\n  \"a\": {},\n  \"b\": [\n    1\n  ]\n}"),
-            ("{{ map | to_yaml }}", "a: {x: é, y: null}\nb: [1, 2]\n"),
-            ("{{ map | to_nice_yaml }}", "a:\n    x: é\n    y: null\nb:\n- 1\n- 2\n"),
-            ("{{ objects | to_nice_yaml }}", "-   name: n\n    ports:\n    -   p: 80\n"),
-            ("{{ objects | to_nice_yaml(indent=2) }}", "- name: n\n  ports:\n  - p: 80\n"),
+            (
+                "{{ {'b': [1], 'a': {}} | to_nice_json(indent=2) }}",
+                "{\n  \"a\": {},\n  \"b\": [\n    1\n  ]\n}",
+            ),
+            ("{{ map | to_yaml }}", "a: {x: é, 'y': null}\nb: [1, 2]\n"),
+            ("{{ map | to_nice_yaml }}", "a:\n    x: é\n    'y': null\nb:\n- 1\n- 2\n"),
+            ("{{ objects | to_nice_yaml }}", "-   name: web\n    ports:\n    -   p: 80\n"),
+            ("{{ objects | to_nice_yaml(indent=2) }}", "- name: web\n  ports:\n  - p: 80\n"),
             ("{{ text | to_yaml }}", "'a\n\n  b'\n"),
             ("{{ 'word' | to_yaml }}", "word\n...\n"),
             ("{{ 'yes' | to_yaml }}", "'yes'\n"),
@@ -575,7 +581,10 @@ mod tests {
             ("{{ {'a': {'x': 1}} | combine({'a': {'y': 2}}, recursive=True) }}", "{'a': {'x': 1, 'y': 2}}"),
             ("{{ {'a': [1]} | combine({'a': [2]}, list_merge='append') }}", "{'a': [1, 2]}"),
             ("{{ true | ternary('y', 'n') }}{{ none | ternary('y', 'n', 'o') }}", "yo"),
-            ("{{ '/a/b.c' | basename }} {{ '/a/b.c' | dirname }} {{ '/a/b.c' | splitext | last }}", "b.c /a .c"),
+            (
+                "{{ '/a/b.c' | basename }} {{ '/a/b.c' | dirname }} {{ '/a/b.c' | splitext | last }}",
+                "b.c /a .c",
+            ),
             ("{{ \"it's\" | quote }} {{ 'plain' | quote }}", "'it'\"'\"'s' plain"),
             (
                 "{{ '' | hash('sha256') }}",
@@ -584,8 +593,14 @@ mod tests {
             ("{{ 'yes' | bool }} {{ 'no' | bool }} {{ 1 | bool }}", "True False True"),
             ("{{ {'a': 1} | dict2items }}", "[{'key': 'a', 'value': 1}]"),
             ("{{ [{'key': 'a', 'value': 1}] | items2dict }}", "{'a': 1}"),
-            ("{{ [1, [2, [3, none]]] | flatten }} {{ [1, [2, [3]]] | flatten(levels=1) }}", "[1, 2, 3] [1, 2, [3]]"),
-            ("{{ [1, 2] | union([2, 3]) }}{{ [1, 2] | intersect([2]) }}{{ [1, 2] | difference([2]) }}", "[1, 2, 3][2][1]"),
+            (
+                "{{ [1, [2, [3, none]]] | flatten }} {{ [1, [2, [3]]] | flatten(levels=1) }}",
+                "[1, 2, 3] [1, 2, [3]]",
+            ),
+            (
+                "{{ [1, 2] | union([2, 3]) }}{{ [1, 2] | intersect([2]) }}{{ [1, 2] | difference([2]) }}",
+                "[1, 2, 3][2][1]",
+            ),
             ("{{ [1, 2] is contains(2) }}", "True"),
             ("{{ 'abc' | mandatory }}", "abc"),
         ] {
@@ -597,7 +612,7 @@ mod tests {
     fn long_strings_are_folded_as_pyyaml_folds_them() {
         let text = render("{{ {'a': long} | to_nice_yaml }}");
         let lines: Vec<_> = text.lines().map(str::len).collect();
-        assert_eq!(lines, [84, 73], "{text}");
+        assert_eq!(lines, [83, 75], "{text}");
         assert_eq!(render("{{ {'a': long} | to_nice_yaml(width=1000) }}").lines().count(), 1);
     }
 

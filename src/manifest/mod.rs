@@ -21,8 +21,7 @@ fn excerpt(name: &str, text: &str, range: Range<usize>) -> Vec<String> {
     let width = text[start..end].chars().count().max(1);
     let number = line_number.to_string();
     let margin = " ".repeat(number.len());
-    let blank: String =
-        line.chars().take(column).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+    let blank: String = line.chars().take(column).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
     vec![
         format!("{margin}--> {name}:{line_number}:{}", column + 1),
         format!("{margin} |"),

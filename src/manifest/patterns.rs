@@ -1,11 +1,11 @@
 //! The filters and tests with regular expressions that Ansible adds to Jinja, on the `regex` crate: time is
 //! linear, and there are neither look-around nor references back.
 
-use minijinja::value::{Rest, Value};
+use minijinja::value::Value;
 use minijinja::{Environment, Error};
 use regex::{Regex, RegexBuilder};
 
-use super::filters::{Arguments, wrong};
+use super::filters::{Arguments, Given, wrong};
 
 /// Adds them all.
 pub fn add(environment: &mut Environment<'static>) {
@@ -13,9 +13,9 @@ pub fn add(environment: &mut Environment<'static>) {
     environment.add_filter("regex_search", search);
     environment.add_filter("regex_findall", find_all);
     environment.add_filter("regex_escape", |text: &str| regex::escape(text));
-    environment.add_test("match", |text: &str, all: Rest<Value>| tested(text, &all, Anchor::Start));
-    environment.add_test("search", |text: &str, all: Rest<Value>| tested(text, &all, Anchor::None));
-    environment.add_test("regex", |text: &str, all: Rest<Value>| tested(text, &all, Anchor::None));
+    environment.add_test("match", |text: &str, given: Given| tested(text, given, Anchor::Start));
+    environment.add_test("search", |text: &str, given: Given| tested(text, given, Anchor::None));
+    environment.add_test("regex", |text: &str, given: Given| tested(text, given, Anchor::None));
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ enum Anchor {
     Start,
 }
 
-fn compile(arguments: &Arguments<'_>, place: usize, anchor: Anchor) -> Result<Regex, Error> {
+fn compile(arguments: &Arguments, place: usize, anchor: Anchor) -> Result<Regex, Error> {
     let Some(pattern) = arguments.text(place, "pattern")?.or(arguments.text(place, "regex")?) else {
         return Err(wrong("a regular expression is needed"));
     };
@@ -43,8 +43,8 @@ fn compile(arguments: &Arguments<'_>, place: usize, anchor: Anchor) -> Result<Re
         })
 }
 
-fn replace(text: &str, all: Rest<Value>) -> Result<String, Error> {
-    let arguments = Arguments::new(&all)?;
+fn replace(text: &str, given: Given) -> Result<String, Error> {
+    let arguments = Arguments::new(given)?;
     let pattern = compile(&arguments, 0, Anchor::None)?;
     let new = arguments.text(1, "replacement")?.or(arguments.text(1, "replace")?).unwrap_or_default();
     let count = arguments.number(usize::MAX, "count")?.unwrap_or(0);
@@ -86,8 +86,8 @@ fn python_replacement(text: &str) -> String {
     out
 }
 
-fn search(text: &str, all: Rest<Value>) -> Result<Value, Error> {
-    let arguments = Arguments::new(&all)?;
+fn search(text: &str, given: Given) -> Result<Value, Error> {
+    let arguments = Arguments::new(given)?;
     let pattern = compile(&arguments, 0, Anchor::None)?;
     let groups: Vec<String> = arguments.places().iter().skip(1).map(ToString::to_string).collect();
     arguments.end()?;
@@ -108,8 +108,8 @@ fn search(text: &str, all: Rest<Value>) -> Result<Value, Error> {
     Ok(all.into())
 }
 
-fn find_all(text: &str, all: Rest<Value>) -> Result<Value, Error> {
-    let arguments = Arguments::new(&all)?;
+fn find_all(text: &str, given: Given) -> Result<Value, Error> {
+    let arguments = Arguments::new(given)?;
     let pattern = compile(&arguments, 0, Anchor::None)?;
     arguments.end()?;
     let part = |found: &regex::Captures<'_>, at: usize| {
@@ -123,8 +123,8 @@ fn find_all(text: &str, all: Rest<Value>) -> Result<Value, Error> {
     Ok(pattern.captures_iter(text).map(one).collect())
 }
 
-fn tested(text: &str, all: &[Value], anchor: Anchor) -> Result<bool, Error> {
-    let arguments = Arguments::new(all)?;
+fn tested(text: &str, given: Given, anchor: Anchor) -> Result<bool, Error> {
+    let arguments = Arguments::new(given)?;
     let pattern = compile(&arguments, 0, anchor)?;
     arguments.end()?;
     Ok(pattern.is_match(text))
@@ -146,13 +146,17 @@ mod tests {
             (r"{{ 'v1.2' | regex_search('([0-9]).([0-9])', '\\1', '\\2') }}", "['1', '2']"),
             ("{{ 'a1b2' | regex_findall('[0-9]') }}", "['1', '2']"),
             ("{{ 'a.b' | regex_escape }}", "a\\.b"),
-            ("{{ 'abc' is match('b') }} {{ 'abc' is search('b') }} {{ 'abc' is match('a') }}", "False True True"),
+            (
+                "{{ 'abc' is match('b') }} {{ 'abc' is search('b') }} {{ 'abc' is match('a') }}",
+                "False True True",
+            ),
             (
                 "{{ 'a' | regex_replace('(?<=a)', '') }}",
                 "render `t`: `(?<=a)` is not a regular expression: look-around, including look-ahead and look-behind, is not supported",
             ),
         ] {
-            let rendered = match Templates::new(BTreeMap::new()).render("t", source, &serde_json::json!({})) {
+            let rendered = match Templates::new(BTreeMap::new()).render("t", source, &serde_json::json!({}))
+            {
                 Ok(text) => text,
                 Err(failure) => failure.message,
             };

@@ -115,7 +115,12 @@ pub fn expression(text: &str, context: &serde_json::Value) -> Result<serde_json:
         Some(inner) => environment
             .compile_expression(inner)
             .and_then(|compiled| compiled.eval(Value::from(Serde(context))))
-            .and_then(|value| filters::plain(&value)),
+            .and_then(|value| match value.is_undefined() {
+                true => {
+                    Err(minijinja::Error::new(ErrorKind::UndefinedError, format!("`{}`", inner.trim())))
+                }
+                false => filters::plain(&value),
+            }),
         None => environment
             .template_from_str(&rewritten.text)
             .and_then(|template| template.render(Value::from(Serde(context))))
@@ -198,6 +203,7 @@ impl Found {
         let range = error
             .range()
             .map(|range| rewritten.original(range.start + start..range.end + start))
+            .map(|range| whole_chain(source, range))
             .filter(|range| range.start < range.end && source.get(range.clone()).is_some());
         let undefined = error.kind() == ErrorKind::UndefinedError;
         let place = range.clone().and_then(|range| source.get(range)).map(str::trim);
@@ -216,6 +222,15 @@ impl Found {
         };
         Self { message, range, line: error.line(), undefined }
     }
+}
+
+/// What fails in a chain is pointed at from a dot on: the start of the chain belongs to it.
+fn whole_chain(source: &str, range: std::ops::Range<usize>) -> std::ops::Range<usize> {
+    if !source.get(range.clone()).is_some_and(|text| text.starts_with(['.', '['])) {
+        return range;
+    }
+    let before = source[..range.start].trim_end_matches(|c: char| c.is_alphanumeric() || "_.".contains(c));
+    before.len()..range.end
 }
 
 /// Whether the description of what is undefined speaks of the rewritten text.
@@ -323,7 +338,10 @@ mod tests {
             ("{{ image('component[syncer]').ref }}", "docker.io/vc/syncer:vc-0123456789abcdef"),
             ("{{ image('image.component[syncer]').tag }}", "vc-0123456789abcdef"),
             ("{% raw %}{{ name }}{% endraw %}", "{{ name }}"),
-            ("{% set x = namespace(n=0) %}{% for i in list %}{% set x.n = x.n + i %}{% endfor %}{{ x.n }}", "6"),
+            (
+                "{% set x = namespace(n=0) %}{% for i in list %}{% set x.n = x.n + i %}{% endfor %}{{ x.n }}",
+                "6",
+            ),
         ] {
             assert_eq!(render(source).unwrap(), wanted, "{source}");
         }
@@ -374,14 +392,15 @@ mod tests {
         );
         let failure = render("a\n\n{% if x").unwrap_err();
         assert!(failure.message.starts_with("render `t/x.yaml.j2`: syntax error: "), "{}", failure.message);
-        assert_eq!(failure.detail[0], " --> t/x.yaml.j2:3:8");
+        assert_eq!(failure.detail[0], " --> t/x.yaml.j2:3:7");
         let failure = render("{{ name | to_jsn }}").unwrap_err();
         assert_eq!(failure.message, "render `t/x.yaml.j2`: filter to_jsn is unknown");
     }
 
     #[test]
     fn a_template_that_does_not_end_is_stopped() {
-        let source = "{% for a in range(99999) %}{% for b in range(99999) %}{% set x = a %}{% endfor %}{% endfor %}";
+        let source =
+            "{% for a in range(99999) %}{% for b in range(99999) %}{% set x = a %}{% endfor %}{% endfor %}";
         let failure = render(source).unwrap_err();
         assert_eq!(failure.message, format!("render `t/x.yaml.j2`: it was stopped after {FUEL} steps"));
         assert!(render("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}").is_err());
@@ -389,7 +408,8 @@ mod tests {
 
     #[test]
     fn a_whole_expression_keeps_its_type() {
-        let context = json!({ "n": 3, "list": ["a"], "name": "x", "flag": false, "none": null, "deep": {"a": 1} });
+        let context =
+            json!({ "n": 3, "list": ["a"], "name": "x", "flag": false, "none": null, "deep": {"a": 1} });
         for (text, wanted) in [
             ("plain", json!("plain")),
             ("{{ n }}", json!(3)),

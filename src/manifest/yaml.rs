@@ -133,7 +133,9 @@ fn read<T: DeserializeOwned>(
     read(options).map_err(|error| {
         let place = error.location().and_then(|at| byte(text, at.line(), at.column()));
         let message = error.to_string();
+        // The rest of a message is advice for whoever calls the parser.
         let message = message.lines().next().unwrap_or_default();
+        let message = message.split(", set ").next().unwrap_or_default();
         (lower(strip_place(message)), place)
     })
 }
@@ -173,7 +175,7 @@ mod tests {
     fn documents_and_lists_become_objects() {
         let text = "# nothing\n---\napiVersion: v1\nkind: A\nmetadata: {name: a}\n---\n---\n# empty\n---\n\
             apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: B\n  metadata: {name: b}\n\
-            - apiVersion: g/v1\n  kind: C\n  metadata: {name: c, namespace: n}\n...\n";
+            - apiVersion: g/v1\n  kind: C\n  metadata: {name: c, namespace: ns}\n...\n";
         let found = objects("m.yaml", text).unwrap();
         let shown: Vec<_> = found.iter().map(|o| (o.shown(), o.group().to_string(), o.line)).collect();
         assert_eq!(
@@ -212,8 +214,14 @@ mod tests {
             ("x", "read `m.yaml`: the document at line 1 is not a mapping"),
             ("kind: A", "read `m.yaml`: the document at line 1 has no `apiVersion`"),
             ("apiVersion: v1", "read `m.yaml`: the document at line 1 has no `kind`"),
-            ("apiVersion: v1\nkind: 3", "read `m.yaml`: the document at line 1 has a `kind` that is not a string"),
-            ("\n---\napiVersion: v1\nkind: A\n", "read `m.yaml`: the document at line 3 has no `metadata.name`"),
+            (
+                "apiVersion: v1\nkind: 3",
+                "read `m.yaml`: the document at line 1 has a `kind` that is not a string",
+            ),
+            (
+                "\n---\napiVersion: v1\nkind: A\n",
+                "read `m.yaml`: the document at line 3 has no `metadata.name`",
+            ),
             (
                 "apiVersion: v1\nkind: A\nmetadata: {name: 5}",
                 "read `m.yaml`: the document at line 1 has a `metadata.name` that is not a string",
@@ -225,9 +233,12 @@ mod tests {
         ] {
             assert_eq!(message(text), wanted, "{text}");
         }
-        for text in ["a: [", "a: b: c", "\ta: b", "a: *x", "- a\nb: c", "a: 'x"] {
+        for text in ["a: [", "a: b: c", "a: *x", "- a\nb: c", "a: 'x"] {
             let message = message(text);
-            assert!(message.starts_with("read `m.yaml`: ") && message.contains("--> m.yaml:"), "{message}");
+            assert!(
+                message.starts_with("read `m.yaml`: ") && message.contains("--> m.yaml:"),
+                "{text}: {message}"
+            );
         }
     }
 
