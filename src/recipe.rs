@@ -24,6 +24,17 @@ pub enum Part {
     },
 }
 
+impl Part {
+    /// The length in bytes of the part's content.
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Inline(bytes) => bytes.len() as u64,
+            Self::Blob(blob) => blob.size,
+            Self::Recipe { size, .. } => *size,
+        }
+    }
+}
+
 /// A file as a list of parts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recipe {

@@ -101,7 +101,7 @@ pub trait Effect: Send + Sync {
 }
 
 /// What is missing at one destination.
-pub trait Change: Send {
+pub trait Change: Send + Sync {
     /// What would be changed, one line each; empty if all is there.
     fn lines(&self) -> Vec<String>;
 
@@ -276,6 +276,8 @@ pub struct Context<'a> {
     pub stop: &'a Stop,
     /// Whether the network may be used.
     pub network: Network,
+    /// The environment: for programs that find the user's settings in it (git).
+    pub env: &'a Env,
     /// Where to tell what is going on.
     pub tell: &'a dyn Tell,
     /// The project folder and the instance: the owner of a work folder.

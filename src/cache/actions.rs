@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::Cache;
-use crate::digest::{Blob, Digest};
+use crate::digest::{Blob, Digest, Hasher};
 use crate::error::Result;
 use crate::host::fs::{self, Durability};
+use crate::recipe::{Part, Recipe};
 
 /// The result of an action.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -80,28 +81,32 @@ impl Cache {
         fs::remove_file(&self.record_path(key))
     }
 
-    /// The digest of a recipe's content, streamed when it is first asked for and remembered.
-    pub fn content_digest(
-        &self,
-        recipe: &Blob,
-        size: u64,
-        hasher: crate::digest::Hasher,
-    ) -> Result<Digest> {
-        use crate::recipe::Content;
+    /// The digest of a part's content, streamed when it is first asked for and remembered.
+    pub fn content_digest(&self, part: &Part, hasher: Hasher) -> Result<Digest> {
         let algorithm = match &hasher {
-            crate::digest::Hasher::Blake3(_) => "blake3",
-            crate::digest::Hasher::Sha256(_) => "sha256",
+            Hasher::Blake3(_) => "blake3",
+            Hasher::Sha256(_) => "sha256",
         };
-        let preimage = serde_json::json!({ "content": recipe.digest, "algorithm": algorithm });
+        let named = match part {
+            Part::Inline(bytes) => {
+                let mut hasher = hasher;
+                hasher.update(bytes);
+                return Ok(hasher.finish());
+            }
+            Part::Blob(blob) if matches!(blob.digest, Digest::Sha256(_)) == (algorithm == "sha256") => {
+                return Ok(blob.digest);
+            }
+            Part::Blob(blob) => serde_json::json!({ "blob": blob.digest }),
+            Part::Recipe { recipe, .. } => serde_json::json!({ "recipe": recipe.digest }),
+        };
+        let preimage = serde_json::json!({ "kind": "content", "algorithm": algorithm, "what": named });
         let key = Digest::of(preimage.to_string().as_bytes());
         if let Some(record) = self.lookup(&key) {
             return Ok(record.value);
         }
-        let parsed = self.cas.recipe(*recipe)?;
-        if parsed.size() != size {
-            return Err(crate::error::Error::Lost(recipe.digest));
-        }
-        let value = parsed.digest(&self.cas, hasher)?;
+        let mut recipe = Recipe::new();
+        recipe.push(part);
+        let value = recipe.digest(&self.cas, hasher)?;
         let record =
             Record { version: VERSION, value, log: None, warnings: Vec::new(), milliseconds: 0, preimage };
         self.record(&key, &record)?;

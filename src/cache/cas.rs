@@ -125,6 +125,22 @@ impl Cas {
         Ok(file)
     }
 
+    /// Reads a blob again whatever is remembered of it; a damaged one is taken away. Returns whether it
+    /// is whole.
+    pub fn reread(&self, blob: &Blob) -> Result<bool> {
+        let (file, stamp) = match self.find(blob) {
+            Err(Error::Lost(_)) => return Ok(false),
+            found => found?,
+        };
+        let path = self.path(&blob.digest);
+        let whole = crate::digest::hash_reader(&file, blob.digest.hasher()).at("read", &path)? == *blob;
+        if !whole {
+            self.stamps.forget(&stamp);
+            self.discard(&blob.digest, &stamp);
+        }
+        Ok(whole)
+    }
+
     fn find(&self, blob: &Blob) -> Result<(File, Stamp)> {
         let path = self.path(&blob.digest);
         let Ok(file) = fs::open_regular(&path) else { return Err(Error::Lost(blob.digest)) };

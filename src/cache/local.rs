@@ -61,6 +61,11 @@ impl Local {
         &self.root
     }
 
+    /// Forgets which files there are: something has changed since they were listed.
+    pub fn forget_listings(&self) {
+        self.listings.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// What a path of the project names, hashed; `None` if there is nothing. Links are not followed.
     pub fn entry(&self, path: &str, stamps: &Stamps, seen: &mut Seen) -> Result<Option<Entry>> {
         let full = self.root.join(path);

@@ -111,6 +111,18 @@ impl Stamps {
         }
     }
 
+    /// Forgets what is remembered about a file.
+    pub fn forget(&self, stamp: &Stamp) {
+        let unknown = Stamp { ctime: 0, mtime: 0, ..*stamp };
+        for algorithm in [Algorithm::Blake3, Algorithm::Sha256] {
+            let place = (stamp.dev, stamp.ino, algorithm);
+            let mut fresh = self.fresh();
+            fresh.written.remove(&place);
+            // An entry that no file has stands before the stored one.
+            fresh.entries.insert(place, (unknown, digest_of(algorithm)));
+        }
+    }
+
     /// Remembers a file that this process has just written; others will know it too if it is still
     /// as it is when this process ends.
     pub fn wrote(&self, path: PathBuf, stamp: Stamp, digest: Digest) {
@@ -164,6 +176,20 @@ impl Stamps {
     }
 }
 
+impl crate::host::node::Memory for Stamps {
+    fn recall(&self, stamp: &Stamp) -> Option<Digest> {
+        self.blob(stamp, Algorithm::Sha256).map(|blob| blob.digest)
+    }
+
+    fn remember(&self, stamp: &Stamp, digest: Digest, at: i64) {
+        Self::remember(self, stamp, digest, at);
+    }
+
+    fn wrote(&self, path: PathBuf, stamp: Stamp, digest: Digest) {
+        Self::wrote(self, path, stamp, digest);
+    }
+}
+
 fn boot() -> [u8; 32] {
     *blake3::hash(fs::boot_id().as_bytes()).as_bytes()
 }
@@ -184,6 +210,13 @@ fn load(path: &Path) -> Option<Vec<u8>> {
         return None;
     }
     Some(bytes.split_off(HEADER))
+}
+
+fn digest_of(algorithm: Algorithm) -> Digest {
+    match algorithm {
+        Algorithm::Blake3 => Digest::Blake3([0; 32]),
+        Algorithm::Sha256 => Digest::Sha256([0; 32]),
+    }
 }
 
 fn algorithm_of(digest: &Digest) -> Algorithm {

@@ -187,11 +187,12 @@ impl Cas {
     }
 
     /// What a path in a tree names; `None` if there is nothing. Links are not followed.
-    pub fn entry(&self, tree: &Digest, path: &str) -> Result<Option<Entry>> {
+    pub fn entry(&self, tree: &Digest, path: impl AsRef<[u8]>) -> Result<Option<Entry>> {
         let mut entry = Entry::Folder { mode: 0o755, tree: *tree };
-        for name in path.split('/').filter(|name| !name.is_empty() && *name != ".") {
+        let names = path.as_ref().split(|&byte| byte == b'/');
+        for name in names.filter(|name| !name.is_empty() && *name != b".") {
             let Entry::Folder { tree, .. } = entry else { return Ok(None) };
-            match self.node(&tree)?.entry(name.as_bytes()) {
+            match self.node(&tree)?.entry(name) {
                 Some(found) => entry = found.clone(),
                 None => return Ok(None),
             }

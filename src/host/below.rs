@@ -3,7 +3,8 @@
 #![expect(clippy::disallowed_methods, reason = "lists `/proc`; the order does not matter")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, getpgrp, getpid, kill_process, kill_process_group};
@@ -18,14 +19,15 @@ struct Row {
     dead: bool,
 }
 
-/// All processes that can be seen; those that end meanwhile may be missing.
-fn processes() -> Vec<Row> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
-        .filter_map(|pid| row(pid, &fs::read(format!("/proc/{pid}/stat")).ok()?))
-        .collect()
+/// All processes that can be seen, read one by one; those that end meanwhile may be missing.
+fn processes() -> impl Iterator<Item = Row> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter_map(|pid| {
+        let mut stat = [0; 512];
+        let size = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut stat).ok()?;
+        row(pid, &stat[..size])
+    })
 }
 
 /// Reads `PID (NAME) STATE PARENT GROUP SESSION …`; the name may hold anything, so the last `)` counts.
@@ -78,20 +80,24 @@ pub fn terminate() {
     send(&rows, Signal::CONT);
 }
 
-/// Kills all descendants that can be found. They are stopped first, until no new one turns up, so that
-/// one that starts another whenever it loses one cannot get ahead. Gives up on that at `end`.
+/// Kills all descendants that can be found. They are stopped first, each as soon as it is seen, until no
+/// new one turns up: one that starts another whenever it loses one, or that lives only until it has
+/// started another, cannot get ahead. Gives up on that at `end`. Nothing may reap meanwhile, so that
+/// process ids are not used again.
 pub fn kill(end: Instant) {
-    let mut stopped = BTreeSet::new();
-    let all = loop {
-        let rows = descendants();
-        let fresh: Vec<Row> =
-            rows.iter().copied().filter(|row| stopped.insert(row.pid.as_raw_pid())).collect();
-        if fresh.is_empty() || Instant::now() > end {
-            break rows;
+    let mut family = BTreeSet::from([getpid().as_raw_pid()]);
+    loop {
+        let before = family.len();
+        for row in processes() {
+            if !row.dead && family.contains(&row.parent) && family.insert(row.pid.as_raw_pid()) {
+                send(&[row], Signal::STOP);
+            }
         }
-        send(&fresh, Signal::STOP);
-    };
-    send(&all, Signal::KILL);
+        if family.len() == before || Instant::now() > end {
+            break;
+        }
+    }
+    send(&descendants(), Signal::KILL);
 }
 
 /// The process ids of all descendants that are alive.
@@ -99,12 +105,12 @@ pub fn alive() -> Vec<i32> {
     descendants().iter().filter(|row| !row.dead).map(|row| row.pid.as_raw_pid()).collect()
 }
 
-/// Kills whatever is left of a session, for at most a second. Its leader must be dead, but not waited
-/// for: until then no other session can get its number.
+/// Kills whatever is in a session, for at most a second. To be called soon after its leader was seen:
+/// the number is not used again as long as anything is left of the session, but later it may be.
 pub fn kill_session(leader: Pid) {
     for _ in 0..100 {
-        let mut rows = processes();
-        rows.retain(|row| row.session == leader.as_raw_pid() && row.pid != leader && !row.dead);
+        let left = |row: &Row| row.session == leader.as_raw_pid() && !row.dead;
+        let rows: Vec<Row> = processes().filter(left).collect();
         if rows.is_empty() {
             return;
         }
@@ -137,7 +143,7 @@ mod tests {
 
     #[test]
     fn this_process_is_found() {
-        let me = processes().into_iter().find(|row| row.pid == getpid()).unwrap();
+        let me = processes().find(|row| row.pid == getpid()).unwrap();
         assert_eq!(Some(me.parent), rustix::process::getppid().map(Pid::as_raw_pid));
         assert!(!me.dead);
     }

@@ -377,6 +377,23 @@ pub fn boot_id() -> String {
     }
 }
 
+/// How many files there are below a folder, and their bytes. What cannot be read counts as nothing.
+pub fn usage(folder: &Path) -> (usize, u64) {
+    let (mut files, mut bytes) = (0, 0);
+    for name in list(folder).unwrap_or_default() {
+        let path = folder.join(name);
+        match status(&path, Links::Keep) {
+            Ok(Some(found)) if found.kind == Kind::Folder => {
+                let (more, size) = usage(&path);
+                (files, bytes) = (files + more, bytes + size);
+            }
+            Ok(Some(found)) => (files, bytes) = (files + 1, bytes + found.stamp.size),
+            _ => {}
+        }
+    }
+    (files, bytes)
+}
+
 /// Opens a file that is only there to be locked, making it and its folder if need be.
 pub fn open_lock(path: &Path) -> Result<File> {
     let open = || File::options().read(true).write(true).create(true).truncate(false).open(path);
@@ -393,4 +410,30 @@ pub fn open_lock(path: &Path) -> Result<File> {
 pub fn open_append(path: &Path) -> Result<File> {
     make_folder(path.parent().unwrap_or(Path::new(".")))?;
     File::options().append(true).create(true).open(path).at("open", path)
+}
+
+/// Makes a file, or empties the one that is there.
+pub fn create(path: &Path) -> io::Result<File> {
+    File::create(path)
+}
+
+/// The hidden verb that writes a file system's changes to the disk.
+pub const SYNC_LATER: &str = "__sync";
+
+/// Starts a child that has the file system of `folder` written to the disk. Nobody waits for it: what a
+/// power cut takes from the cache is made again.
+pub fn sync_later(folder: &Path) {
+    use std::process::{Command, Stdio};
+    let mut command = Command::new("/proc/self/exe");
+    command.arg(SYNC_LATER).arg(folder).env_clear().current_dir("/");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    // If it cannot be started the kernel writes by itself, a little later.
+    let _ = command.spawn();
+}
+
+/// Does the work of the hidden verb; returns its exit code.
+pub fn sync_now(folder: OsString) -> u8 {
+    let synced = File::open(folder).map(|folder| rustix::fs::syncfs(folder));
+    u8::from(!matches!(synced, Ok(Ok(()))))
 }

@@ -38,6 +38,8 @@ const DRAIN: Duration = Duration::from_millis(200);
 pub const KILLING: Duration = Duration::from_secs(10);
 /// How often to look for more processes to kill.
 const AGAIN: Duration = Duration::from_millis(10);
+/// How long dead processes may be taken in at a stretch: enough for tens of thousands.
+const REAPING: Duration = Duration::from_millis(200);
 
 /// This program again, under a hidden verb and with an empty environment. In unit tests this program is
 /// the test harness, where the ignored test `entry` stands in for `main`.
@@ -78,12 +80,16 @@ fn exec(socket: &UnixStream) -> io::Result<Report> {
         // The launcher ended before the death signal was set.
         return Err(io::ErrorKind::BrokenPipe.into());
     }
+    // A session of its own: the scheduler may weigh sessions against each other, and the launcher must be
+    // heard when hundreds of processes below it want to run.
+    rustix::process::setsid().map_err(|error| failed("start a session", error))?;
     rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
     let limit = rustix::process::getrlimit(Resource::Core);
     rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), ..limit })?;
-    // A signal with a handler gets its default back by `exec`, an ignored one stays ignored.
+    // A signal with a handler gets its default back by `exec`, an ignored one stays ignored. That cannot
+    // be done for the two signals that belong to the C library.
     for signal in below::ignored_signals().into_iter().filter(|signal| !FORBIDDEN.contains(signal)) {
-        signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
+        let _ = signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)));
     }
     let dir = Path::new(&spec.dir);
     std::env::set_current_dir(dir).map_err(|error| failed(format!("enter `{}`", dir.display()), error))?;
@@ -124,11 +130,13 @@ fn launch(socket: &UnixStream) -> io::Result<Report> {
     let (stage, theirs) = UnixStream::pair()?;
     let child = command(EXEC)
         .stdin(OwnedFd::from(theirs))
-        .process_group(0)
         .spawn()
         .map_err(|error| failed(format!("start `{program}`"), error))?;
+    let leader = Pid::from_child(&child);
+    let mut out = socket;
+    out.write_all(&serde_json::to_vec(&Report::Started(leader.as_raw_pid()))?)?;
     let mut family = Family {
-        leader: Pid::from_child(&child),
+        leader,
         status: None,
         cause: None,
         phase: Phase::Running(spec.timeout.and_then(|timeout| Instant::now().checked_add(timeout))),
@@ -227,17 +235,23 @@ impl Family {
         Ok(Vec::new())
     }
 
-    /// Takes in all that have ended; whether anything is left below.
+    /// Takes in those that have ended; whether anything is left below.
     fn reap(&mut self) -> io::Result<bool> {
-        loop {
-            match rustix::process::waitpid(None, WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) if pid == self.leader => self.status = Some(status),
+        // Processes that fork and end for ever must not keep it from ending them.
+        let end = Instant::now() + REAPING;
+        while Instant::now() < end {
+            match rustix::process::wait(WaitOptions::NOHANG) {
+                // Once the leader is reaped its process id may come again.
+                Ok(Some((pid, status))) if pid == self.leader && self.status.is_none() => {
+                    self.status = Some(status);
+                }
                 Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
                 Ok(None) => return Ok(true),
                 Err(rustix::io::Errno::CHILD) => return Ok(false),
                 Err(error) => return Err(failed("wait for processes", error)),
             }
         }
+        Ok(true)
     }
 
     /// Goes to the next phase when its time has come; whether there is none.

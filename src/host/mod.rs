@@ -7,7 +7,11 @@
 
 mod below;
 pub mod cluster;
+mod embedded;
 pub mod fs;
+pub mod git;
+pub mod index;
+mod inside;
 pub mod launch;
 pub mod node;
 pub mod process;

@@ -17,9 +17,9 @@ use rustix::fs::MemfdFlags;
 use rustix::process::Pid;
 
 use crate::error::{Error, Result, io_words};
-use crate::host::launch;
 use crate::host::stop::{Asked, Stop};
 use crate::host::wire::{self, Report, Spec};
+use crate::host::{below, launch};
 
 /// How many pieces to take from a pipe after the end: a pipe holds one, and what could not be ended might
 /// write for ever.
@@ -195,23 +195,24 @@ fn follow(
         run.expect_end_within(timeout.saturating_add(stop.grace()));
     }
     let outcome = run.follow(&mut pipes, sink, stop);
-    // Only a launcher that was killed or stopped from outside has said nothing. It is not waited for yet:
-    // see `kill_session`.
-    let report = serde_json::from_slice(&run.said);
-    if outcome.is_err() || report.is_err() {
+    // Only a launcher that was killed or stopped from outside does not say how the command ended.
+    let (session, end) = run.reports();
+    if outcome.is_err() || end.is_none() {
         let _ = child.kill();
-        super::below::kill_session(Pid::from_child(&child));
+        session.into_iter().for_each(below::kill_session);
     }
     let _ = child.wait();
     outcome.map_err(failed)?;
-    match (run.refused, report) {
+    match (run.refused, end) {
         (Some(refused), _) => Err(refused),
-        (None, Ok(Report::Code(code))) => Ok(Exit::Code(code)),
-        (None, Ok(Report::Signal(number))) => Ok(Exit::Signal(number)),
-        (None, Ok(Report::TimedOut)) => Ok(Exit::TimedOut),
-        (None, Ok(Report::Failed(message))) => Err(Error::failed(message)),
-        (None, Ok(Report::Stopped) | Err(_)) if stop.asked() > Asked::No => Err(Error::Interrupted),
-        (None, Ok(Report::Stopped) | Err(_)) => {
+        (None, Some(Report::Code(code))) => Ok(Exit::Code(code)),
+        (None, Some(Report::Signal(number))) => Ok(Exit::Signal(number)),
+        (None, Some(Report::TimedOut)) => Ok(Exit::TimedOut),
+        (None, Some(Report::Failed(message))) => Err(Error::failed(message)),
+        (None, Some(Report::Stopped | Report::Started(_)) | None) if stop.asked() > Asked::No => {
+            Err(Error::Interrupted)
+        }
+        (None, Some(Report::Stopped | Report::Started(_)) | None) => {
             Err(Error::failed(format!("the launcher of `{}` was ended from outside", command.program())))
         }
     }
@@ -303,6 +304,18 @@ impl Run {
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// The session of the command and how it ended, as far as the launcher has said.
+    fn reports(&self) -> (Option<Pid>, Option<Report>) {
+        let (mut session, mut end) = (None, None);
+        for report in serde_json::Deserializer::from_slice(&self.said).into_iter().map_while(Result::ok) {
+            match report {
+                Report::Started(leader) => session = Pid::from_raw(leader),
+                report => end = Some(report),
+            }
+        }
+        (session, end)
     }
 
     /// Tells the launcher what it should do.

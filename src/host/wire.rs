@@ -1,5 +1,5 @@
 //! What a run and its launcher say to each other over a socket: the command with its three streams one
-//! way, wishes to stop and one report the other way. Does not know who is who.
+//! way and later wishes to stop, reports the other way. Does not know who is who.
 
 use std::ffi::OsString;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
@@ -31,9 +31,11 @@ pub struct Spec {
     pub launcher: i32,
 }
 
-/// How a command ended, as the launcher tells it.
+/// What the launcher tells: once that the command starts, and then how it ended.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Report {
+    /// It starts, and leads the session of this number.
+    Started(i32),
     /// By itself.
     Code(i32),
     /// By a signal that the launcher did not send.

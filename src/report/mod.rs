@@ -1,6 +1,21 @@
 //! What happened, as data, and the trait of those who show it. Knows no task, config or cache: it
 //! sees `Event` only. The only folder that prints.
 
+pub mod json;
+mod lines;
+pub mod mistakes;
+pub mod output;
+pub mod plain;
+pub mod plan;
+pub mod progress;
+mod running;
+#[cfg(test)]
+mod scenes;
+#[cfg(test)]
+mod screen;
+mod story;
+pub mod text;
+
 use serde::Serialize;
 
 use crate::digest::Digest;
@@ -85,7 +100,7 @@ pub struct Done {
     pub key: Option<Digest>,
     /// Wall-clock seconds that it took.
     pub seconds: f64,
-    /// Why it ran, was skipped or was cut off, in one line.
+    /// Why it ran or was skipped, in one line.
     pub why: Option<String>,
     /// It ran and its output is the same as last time, so nothing after it has to run.
     pub cut_off: bool,
@@ -113,14 +128,17 @@ pub struct Destination {
     pub error: Option<String>,
 }
 
+/// What a run would bring to one destination: the bytes to send and the changes, one line each; or
+/// why the destination could not be asked.
+pub type Planned = Result<(u64, Vec<String>), String>;
+
 /// What a run would change, for one task of a `plan`.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The task.
     pub task: String,
-    /// For each destination: its name, the bytes to send, and the changes, one line each; or why it
-    /// could not be asked.
-    pub destinations: Vec<(String, Result<(u64, Vec<String>), String>)>,
+    /// The destinations by name.
+    pub destinations: Vec<(String, Planned)>,
 }
 
 /// How the run ended.
@@ -154,6 +172,42 @@ pub trait Report {
     fn event(&mut self, event: &Event);
     /// Time has passed; called some ten times a second while the run goes on.
     fn tick(&mut self) {}
+    /// What went wrong while showing, said once, for another report to show.
+    fn trouble(&mut self) -> Option<String> {
+        None
+    }
+}
+
+/// Several reports at once. What goes wrong in one is a warning in the others.
+pub struct Tee<'a>(pub Vec<&'a mut dyn Report>);
+
+impl Tee<'_> {
+    fn pass_on(&mut self) {
+        for place in 0..self.0.len() {
+            if let Some(text) = self.0[place].trouble() {
+                let warning = Event::Warning { task: None, text, hint: None };
+                for (_, other) in self.0.iter_mut().enumerate().filter(|(other, _)| *other != place) {
+                    other.event(&warning);
+                }
+            }
+        }
+    }
+}
+
+impl Report for Tee<'_> {
+    fn event(&mut self, event: &Event) {
+        for report in &mut self.0 {
+            report.event(event);
+        }
+        self.pass_on();
+    }
+
+    fn tick(&mut self) {
+        for report in &mut self.0 {
+            report.tick();
+        }
+        self.pass_on();
+    }
 }
 
 /// For tests: keeps everything.

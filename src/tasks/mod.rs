@@ -1,4 +1,63 @@
 //! The kinds, one file each, all of the same shape: the table as written, what it reads, what it
 //! becomes, and doing that. This is the one place that knows all of them.
 
+pub mod clone;
+pub mod compile;
+mod compile_run;
+pub mod fetch;
+pub mod image;
+pub mod import;
+pub mod layout;
 pub mod names;
+pub mod patch;
+mod placement;
+#[cfg(test)]
+mod samples;
+pub mod save;
+mod shipped;
+mod shipping;
+pub mod upload;
+
+pub use compile_run::lock_of_keep;
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+
+use crate::work::Effect;
+use names::Declare;
+
+/// The kinds, in the order of the flow.
+pub const KINDS: [&str; 9] =
+    ["clone", "patch", "compile", "image", "save", "fetch", "upload", "import", "deploy"];
+
+/// Something to be done with the type of a kind's table.
+pub trait Visit {
+    /// What comes of it.
+    type Output;
+    /// Does it.
+    fn visit<T: Declare + DeserializeOwned + JsonSchema + 'static>(self) -> Self::Output;
+}
+
+/// Does something with the type of the table of `kind`.
+pub fn visit<V: Visit>(kind: &str, visit: V) -> V::Output {
+    match kind {
+        "clone" => visit.visit::<clone::Clone>(),
+        "patch" => visit.visit::<patch::Patch>(),
+        "compile" => visit.visit::<compile::Compile>(),
+        "image" => visit.visit::<image::Image>(),
+        "save" => visit.visit::<save::Save>(),
+        "fetch" => visit.visit::<fetch::Fetch>(),
+        "upload" => visit.visit::<upload::Upload>(),
+        "import" => visit.visit::<import::Import>(),
+        other => panic!("BUG: `{other}` is not a kind"),
+    }
+}
+
+/// The effect of `kind` that wants this: plain data from which it can only probe.
+pub fn effect(kind: &str, wants: &serde_json::Value) -> Option<Box<dyn Effect>> {
+    match kind {
+        "upload" => upload::from_wants(wants),
+        "import" => import::from_wants(wants),
+        _ => None,
+    }
+}

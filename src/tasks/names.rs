@@ -8,6 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 
 use crate::host::{cluster, node};
+use crate::pins::Pin;
 use crate::work::{Task, TaskName};
 
 /// A value with the place in the file where it was written, in bytes.
@@ -36,7 +37,7 @@ impl<T> Deref for Placed<T> {
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Placed<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let spanned = toml::Spanned::<T>::deserialize(deserializer)?;
+        let spanned = serde_spanned::Spanned::<T>::deserialize(deserializer)?;
         let span = (spanned.span().start, spanned.span().end);
         Ok(Self { value: spanned.into_inner(), span })
     }
@@ -63,6 +64,19 @@ pub struct Reference {
     pub text: Placed<String>,
     /// What it refers to.
     pub to: To,
+    /// What each of the tasks gives, in their order.
+    pub outputs: Vec<Outputs>,
+}
+
+/// What of a task's value goes under a folder when the task is placed there.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outputs {
+    /// These paths, each by its last name.
+    Named(Vec<String>),
+    /// Everything, with its paths.
+    Contents,
+    /// Nothing: it is an image.
+    Image,
 }
 
 /// What a reference refers to.
@@ -94,7 +108,7 @@ impl Reference {
 
 impl<'de> Deserialize<'de> for Reference {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self { text: Placed::deserialize(deserializer)?, to: To::Nothing })
+        Ok(Self { text: Placed::deserialize(deserializer)?, to: To::Nothing, outputs: Vec::new() })
     }
 }
 
@@ -157,7 +171,7 @@ impl<'de, T: Deserialize<'de> + From<Placed<String>>> Deserialize<'de> for OneOr
 
 impl From<Placed<String>> for Reference {
     fn from(text: Placed<String>) -> Self {
-        Self { text, to: To::Nothing }
+        Self { text, to: To::Nothing, outputs: Vec::new() }
     }
 }
 
@@ -212,6 +226,9 @@ pub trait Names {
     /// Notes a mistake if a path leaves the project (or the tree, or the folder it is relative to).
     fn contained(&mut self, path: &Placed<String>);
 
+    /// Notes a mistake if another task has claimed the same thing (a tag, a path on a host) before.
+    fn claim(&mut self, thing: String, place: Range<usize>);
+
     /// Notes a mistake.
     fn mistake(&mut self, place: Range<usize>, message: String, hint: Option<String>);
 }
@@ -220,6 +237,14 @@ pub trait Names {
 pub trait Declare: Task {
     /// Resolves names and checks what can be checked without reading files.
     fn resolve(&mut self, names: &mut dyn Names);
+
+    /// What its value gives to those who place it; effects have no value.
+    fn outputs(&self) -> Outputs;
+
+    /// What moves and has to be pinned before it can be read.
+    fn pins(&self) -> Vec<Pin> {
+        Vec::new()
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,83 @@
+//! `check`: the configuration, patches against their tree, templates. Runs nothing: what is not in the
+//! cache is said to be not checked.
+
+use std::collections::BTreeMap;
+
+use super::forecast::{self, State};
+use super::run::{Engine, How};
+use super::{Halt, Session, say};
+use crate::host::stop::Stop;
+use crate::tasks::patch;
+use crate::work::Network;
+
+/// Runs the verb.
+pub fn run(session: &Session) -> Result<u8, Halt> {
+    let cache = session.place.cache()?;
+    let project = session.place.load()?;
+    let how = How { network: Network::Offline, locked: true, ..How::usual() };
+    let (stop, known) = (Stop::new(Stop::GRACE)?, BTreeMap::new());
+    let engine = Engine {
+        place: &session.place,
+        cache: &cache,
+        project: &project,
+        how: &how,
+        stop: &stop,
+        known: &known,
+    };
+    let all = project.graph.ids().collect();
+    let (mut out, mut wrong, mut unchecked) = (String::new(), 0, 0);
+    for (id, state) in forecast::forecast(&engine, &all) {
+        let node = project.graph.node(id);
+        match state {
+            State::Hit(_, record) => {
+                for warning in &record.warnings {
+                    out.push_str(&format!("{}: warning: {warning}\n", node.name));
+                }
+            }
+            State::Runs(_, preimage) if node.name.kind() == "patch" => {
+                match patch::check(&cache, &preimage, &project.local, &stop) {
+                    Ok(notes) => {
+                        for note in notes {
+                            out.push_str(&format!("{}: warning: {note}\n", node.name));
+                        }
+                    }
+                    Err(crate::error::Error::Failed(failure)) => {
+                        wrong += 1;
+                        out.push_str(&format!("{}: error: {}\n", node.name, failure.message));
+                        for line in failure.detail {
+                            out.push_str(&format!("    {line}\n"));
+                        }
+                    }
+                    Err(_) => {
+                        unchecked += 1;
+                        out.push_str(&format!("{}: not checked: not fetched\n", node.name));
+                    }
+                }
+            }
+            State::Blocked(why) => {
+                wrong += usize::from(!why.contains("is not pinned"));
+                unchecked += usize::from(why.contains("is not pinned"));
+                let word = if why.contains("is not pinned") { "not checked" } else { "error" };
+                out.push_str(&format!("{}: {word}: {why}\n", node.name));
+            }
+            State::Unknown(task) if ["patch", "deploy"].contains(&node.name.kind()) => {
+                unchecked += 1;
+                let why = if task.kind() == "clone" {
+                    "not fetched".to_string()
+                } else {
+                    format!("`{task}` has not run")
+                };
+                out.push_str(&format!("{}: not checked: {why}\n", node.name));
+            }
+            State::Runs(..) | State::Asks(_) | State::Unknown(_) => {}
+        }
+    }
+    let tasks = crate::report::text::count(project.graph.nodes.len(), "task");
+    out.push_str(&match (wrong, unchecked) {
+        (0, 0) => format!("ok: {tasks}\n"),
+        (0, n) => format!("ok as far as known: {tasks}, {n} not checked\n"),
+        (n, _) => format!("{} in {tasks}\n", crate::report::text::count(n, "error")),
+    });
+    say(&out);
+    Ok(u8::from(wrong > 0))
+}

@@ -1,0 +1,228 @@
+//! `get`: a task's outputs as a file or folder. It runs through the engine as one more effect, so that
+//! what the cache lost is made again.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::run::{Engine, Faces, How, one_task};
+use super::{Halt, Session};
+use crate::build::Logs;
+use crate::cache::Cache;
+use crate::cache::folder;
+use crate::cache::tree::Entry;
+use crate::digest::Digest;
+use crate::error::{At, Error, Failure, Result};
+use crate::glob::Globs;
+use crate::graph::{Graph, Node};
+use crate::host::fs::{self, Kind, Links};
+use crate::host::stop::Stop;
+use crate::schedule::TaskId;
+use crate::tasks::names::{Declare, Names, Outputs};
+use crate::work::{Change, Class, Effect, Fault, Inputs, Reach, Task, TaskName, Work};
+
+/// Arguments of `get`
+#[derive(clap::Args)]
+pub struct Get {
+    /// The task
+    task: String,
+    /// The file or folder to write
+    #[arg(short, long, value_name = "PATH")]
+    output: PathBuf,
+    /// Replace a folder that `get` did not make
+    #[arg(long)]
+    force: bool,
+    /// Use no network
+    #[arg(long)]
+    offline: bool,
+    /// Add no pin to vcbuild.lock
+    #[arg(long)]
+    locked: bool,
+}
+
+impl Get {
+    /// Runs the verb.
+    pub fn run(&self, session: &Session) -> Result<u8, Halt> {
+        let cache = session.place.cache()?;
+        let mut project = session.place.load()?;
+        project.pins.locked = self.locked;
+        let id = one_task(&project.graph, &self.task)?;
+        let to = std::path::absolute(&self.output).at("find", &self.output)?;
+        let force = if self.force { Force::Yes } else { Force::No };
+        let read = move |cache: &Cache, value: &Digest| place(cache, value, &to, force);
+        let mut how = How::usual();
+        if self.offline {
+            how.network = crate::work::Network::Offline;
+        }
+        let mut faces = Faces::new(session, None)?;
+        let stop = Stop::new(Stop::GRACE)?;
+        stop.listen()?;
+        let reading = reading(&mut project.graph, id, Box::new(read))?;
+        let known = BTreeMap::new();
+        let engine = Engine {
+            place: &session.place,
+            cache: &cache,
+            project: &project,
+            how: &how,
+            stop: &stop,
+            known: &known,
+        };
+        let selected = project.graph.closure(&[reading].into());
+        let summary = engine.run(&selected, Logs::Keep, &mut faces.tee())?;
+        // What the stamps remember saves time and nothing else.
+        let _ = cache.cas.stamps.flush();
+        Ok(super::run::exit(summary.verdict))
+    }
+}
+
+/// What is done with a task's value.
+pub type Read = dyn Fn(&Cache, &Digest) -> Result<Vec<String>> + Send + Sync;
+
+/// Adds a task that reads the value of another one.
+pub fn reading(graph: &mut Graph, of: TaskId, read: Box<Read>) -> Result<TaskId, Halt> {
+    let node = graph.node(of);
+    if node.task.class() == Class::Effect {
+        let failure = Failure::new(format!("`{}` changes destinations and has no outputs", node.name));
+        return Err(Halt::Failed(failure));
+    }
+    let task = Reading { of: node.name.clone(), read };
+    let name = TaskName(format!("get.{}", node.name));
+    Ok(graph.add(Node::new(name, Box::new(task), vec![of])))
+}
+
+/// Whether a folder that `get` did not make may be replaced.
+#[derive(Clone, Copy, PartialEq)]
+enum Force {
+    No,
+    Yes,
+}
+
+struct Reading {
+    of: TaskName,
+    read: Box<Read>,
+}
+
+impl Declare for Reading {
+    fn resolve(&mut self, _names: &mut dyn Names) {}
+
+    fn outputs(&self) -> Outputs {
+        Outputs::Contents
+    }
+}
+
+impl Task for Reading {
+    fn class(&self) -> Class {
+        Class::Effect
+    }
+
+    fn needs(&self) -> Vec<TaskName> {
+        vec![self.of.clone()]
+    }
+
+    fn work(&self, inputs: &Inputs<'_>) -> Result<Work> {
+        let value = inputs.value(&self.of);
+        let lines = (self.read)(inputs.session.cache, &value)?;
+        Ok(Work::Effect(Box::new(Written { lines })))
+    }
+}
+
+/// What has been written already, while inputs were read: content that is lost is reported from there.
+struct Written {
+    lines: Vec<String>,
+}
+
+impl Effect for Written {
+    fn wants(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+
+    fn destinations(&self) -> Vec<String> {
+        vec!["here".into()]
+    }
+
+    fn probe(&self, _destination: usize, _reach: &Reach<'_>) -> Result<Box<dyn Change + '_>, Fault> {
+        Ok(Box::new(Lines(&self.lines)))
+    }
+}
+
+struct Lines<'a>(&'a [String]);
+
+impl Change for Lines<'_> {
+    fn lines(&self) -> Vec<String> {
+        self.0.to_vec()
+    }
+
+    fn bytes(&self) -> u64 {
+        0
+    }
+
+    fn apply(&self, _reach: &Reach<'_>) -> Result<u64, Fault> {
+        Ok(0)
+    }
+}
+
+/// Writes a value to `to`: one file as a file, anything else as a folder.
+fn place(cache: &Cache, value: &Digest, to: &Path, force: Force) -> Result<Vec<String>> {
+    let mut files: Vec<(Vec<u8>, Entry)> = Vec::new();
+    cache.cas.walk(value, &mut |path, entry| {
+        if !matches!(entry, Entry::Folder { .. }) {
+            files.push((path.to_vec(), entry.clone()));
+        }
+        Ok(())
+    })?;
+    let there = fs::status(to, Links::Follow).at("look at", to)?;
+    let is_folder = there.is_some_and(|found| found.kind == Kind::Folder);
+    if let [(path, entry)] = files.as_slice()
+        && let Some(part) = entry.part()
+    {
+        use std::os::unix::ffi::OsStrExt;
+        let last = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
+        let to = if is_folder { to.join(std::ffi::OsStr::from_bytes(last)) } else { to.to_path_buf() };
+        let mode = match entry {
+            Entry::File { mode, .. } | Entry::Recipe { mode, .. } => *mode,
+            Entry::Link { .. } | Entry::Folder { .. } => 0o644,
+        };
+        folder::place(&cache.cas, &to, &part, mode)?;
+        return Ok(vec![format!("wrote `{}`", to.display())]);
+    }
+    if there.is_some() && !is_folder {
+        return Err(Failure::new(format!("`{}` is a file, and there are several to write", to.display()))
+            .hint("name a folder")
+            .into());
+    }
+    let empty = !is_folder || fs::list(to).at("list", to)?.is_empty();
+    if !empty && force == Force::No && !made(cache, to)? {
+        let message = format!("`{}` is not empty, and `get` did not make it", to.display());
+        return Err(Failure::new(message).hint("`--force` replaces all that is in it").into());
+    }
+    fs::make_folder(to)?;
+    remember(cache, to)?;
+    let none = Globs::new::<&str>(&[]).map_err(Error::failed)?;
+    folder::bring(&cache.cas, value, to, &none)?;
+    Ok(vec![format!("wrote `{}`", to.display())])
+}
+
+/// The folders that `get` made, by device and inode.
+fn list_of_made(cache: &Cache) -> PathBuf {
+    cache.path("runs").join("got")
+}
+
+fn identity(folder: &Path) -> Result<String> {
+    let found = fs::status(folder, Links::Follow).at("look at", folder)?;
+    Ok(found.map(|found| format!("{}:{}", found.stamp.dev, found.stamp.ino)).unwrap_or_default())
+}
+
+fn made(cache: &Cache, folder: &Path) -> Result<bool> {
+    let known = fs::read(&list_of_made(cache), 64 << 20)?.unwrap_or_default();
+    let identity = identity(folder)?;
+    Ok(String::from_utf8_lossy(&known).lines().any(|line| line == identity))
+}
+
+fn remember(cache: &Cache, folder: &Path) -> Result<()> {
+    if !made(cache, folder)? {
+        use std::io::Write;
+        let path = list_of_made(cache);
+        let line = format!("{}\n", identity(folder)?);
+        fs::open_append(&path)?.write_all(line.as_bytes()).at("write", &path)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! Where the project is, what its cache and its variables are; and loading it, when that is needed.
+//! Knows no verb.
+
+use std::path::{Path, PathBuf};
+
+use super::{Global, Halt};
+use crate::cache::Cache;
+use crate::cache::local::{Fact, Local};
+use crate::config::vars::{Overrides, Variable};
+use crate::config::{self, Config};
+use crate::error::{At, Error, Mistake, Source};
+use crate::graph::Graph;
+use crate::host::fs::{self, Links};
+use crate::pins::{self, Pins};
+use crate::work::Env;
+
+/// The name of the configuration.
+pub const CONFIG: &str = "vcbuild.toml";
+
+/// The place of a project, before anything of it is read.
+pub struct Place {
+    /// The project folder, absolute.
+    pub root: PathBuf,
+    /// The cache folder.
+    cache: PathBuf,
+    /// The environment.
+    pub env: Env,
+    files: Vec<PathBuf>,
+    set: Vec<String>,
+    profile: Option<String>,
+}
+
+/// A project that was read.
+pub struct Project {
+    /// Its tasks.
+    pub graph: Graph,
+    /// Its variables.
+    pub variables: Vec<Variable>,
+    /// Its files.
+    pub local: Local,
+    /// Its pins.
+    pub pins: Pins,
+}
+
+impl Place {
+    /// Finds the project.
+    #[expect(clippy::disallowed_methods, reason = "the one place that knows where it was called")]
+    pub fn find(global: &Global, env: Env) -> Result<Self, Halt> {
+        let here = std::env::current_dir().at("find", Path::new("."))?;
+        let root = match &global.dir {
+            Some(dir) => {
+                let dir = here.join(dir);
+                if !dir.join(CONFIG).is_file() {
+                    let message = format!("there is no `{CONFIG}` in `{}`", dir.display());
+                    return Err(Mistake::new(message).into());
+                }
+                dir
+            }
+            None => {
+                let found = here.ancestors().find(|dir| dir.join(CONFIG).is_file());
+                let none = || {
+                    let message = format!("there is no `{CONFIG}` here or above");
+                    Mistake::new(message).hint("go to a project, or name one with `--dir DIR`")
+                };
+                found.ok_or_else(none)?.to_path_buf()
+            }
+        };
+        let root = root.canonicalize().at("find", &root)?;
+        let cache = match &global.cache {
+            Some(cache) => here.join(cache),
+            None => root.join("cache"),
+        };
+        let files = global.vars.iter().map(|file| here.join(file)).collect();
+        Ok(Self { root, cache, env, files, set: global.set.clone(), profile: global.profile.clone() })
+    }
+
+    /// Opens the cache.
+    pub fn cache(&self) -> Result<Cache, Halt> {
+        Ok(Cache::open(&self.cache)?)
+    }
+
+    /// Text that tells two ways to read the same project apart.
+    pub fn flags(&self) -> String {
+        format!("{:?} {:?} {:?} {:?}", self.files, self.set, self.profile, env!("CARGO_PKG_VERSION"))
+    }
+
+    /// What all tasks depend on: the configuration, the lock, files of variables, this program.
+    pub fn common(&self) -> Vec<Fact> {
+        use std::os::unix::ffi::OsStrExt;
+        let own = [self.root.join(CONFIG), self.root.join(pins::NAME), PathBuf::from("/proc/self/exe")];
+        let fact = |path: &PathBuf| Fact {
+            path: path.as_os_str().as_bytes().to_vec(),
+            follow: true,
+            stamp: fs::status(path, Links::Follow).ok().flatten().map(|status| status.stamp),
+        };
+        own.iter().chain(&self.files).map(fact).collect()
+    }
+
+    /// Reads the configuration and the lock.
+    pub fn load(&self) -> Result<Project, Halt> {
+        let config = self.config()?;
+        let variables = config.variables.clone();
+        let mut never: Vec<PathBuf> = config.embedded.iter().map(|path| self.root.join(path)).collect();
+        never.push(self.cache.canonicalize().unwrap_or_else(|_| self.cache.clone()));
+        let graph = Graph::new(config)?;
+        let pins = Pins::read(&self.root)?;
+        Ok(Project { graph, variables, local: Local::new(self.root.clone(), never), pins })
+    }
+
+    fn config(&self) -> Result<Config, Halt> {
+        let path = self.root.join(CONFIG);
+        let bytes =
+            fs::read(&path, 256 << 20)?.ok_or_else(|| Error::failed(format!("`{CONFIG}` is gone")))?;
+        let text = String::from_utf8(bytes)
+            .map_err(|error| Mistake::new(format!("`{CONFIG}` is not UTF-8: {}", error.utf8_error())))?;
+        Ok(config::load(Source { name: CONFIG.into(), text }, &self.overrides()?)?)
+    }
+
+    fn overrides(&self) -> Result<Overrides, Halt> {
+        let mut overrides = Overrides { profile: self.profile.clone(), ..Overrides::default() };
+        for text in &self.set {
+            let wrong = || Mistake::new(format!("`--set {text}` is not `NAME=VALUE`"));
+            let (name, value) = text.split_once('=').ok_or_else(wrong)?;
+            overrides.set.push((name.to_string(), value.to_string()));
+        }
+        for path in &self.files {
+            let name = path.display().to_string();
+            let missing = || Mistake::new(format!("the file of variables `{name}` does not exist"));
+            let bytes = fs::read(path, 64 << 20)?.ok_or_else(missing)?;
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            let wrong = |why: String| Mistake::new(format!("the file of variables `{name}`: {why}"));
+            let values = if path.extension().is_some_and(|extension| extension == "toml") {
+                let parsed: toml::Table =
+                    toml::from_str(&text).map_err(|error| wrong(error.message().into()))?;
+                serde_json::to_value(parsed).unwrap_or_default()
+            } else {
+                serde_saphyr::from_str(&text).map_err(|error| wrong(error.to_string()))?
+            };
+            let serde_json::Value::Object(values) = values else {
+                return Err(wrong("it must hold names and values".into()).into());
+            };
+            overrides.files.push((name, values));
+        }
+        Ok(overrides)
+    }
+}

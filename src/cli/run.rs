@@ -1,0 +1,448 @@
+//! `run` and `plan`: the memo first, and if it does not hold, the engine. Also what every verb shares
+//! that runs tasks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::PathBuf;
+
+use super::place::{Place, Project};
+use super::{Halt, Session, forecast, say};
+use crate::build::{self, Logs, Summary};
+use crate::cache::Cache;
+use crate::error::{At, Mistake};
+use crate::graph::Graph;
+use crate::host::fs;
+use crate::host::stop::Stop;
+use crate::memo::{self, Changes, Memo};
+use crate::pins::{Pin, Pins};
+use crate::report::json::Lines;
+use crate::report::output::{Clock, Face, Verbosity};
+use crate::report::plain::Plain;
+use crate::report::plan::Plans;
+use crate::report::progress::{Live, stderr_size};
+use crate::report::{Done, End, Event, Outcome, Report, Tee, Verdict};
+use crate::schedule::{OnFailure, TaskId};
+use crate::step::{Earlier, Effects};
+use crate::tasks;
+use crate::work::{self, Network, Reach, Tell};
+
+/// Arguments of `run`
+#[derive(clap::Args)]
+pub struct Run {
+    /// Tasks: `kind.name`, an instance `kind.name[x]`, a bare name, or a kind for all of its tasks
+    targets: Vec<String>,
+    /// Start nothing new after a failure
+    #[arg(long)]
+    fail_fast: bool,
+    /// How many actions run at once [default: the number of cores]
+    #[arg(short, value_name = "N")]
+    jobs: Option<std::num::NonZeroUsize>,
+    /// Write what happens to a file, as JSON lines
+    #[arg(long, value_name = "FILE")]
+    events: Option<PathBuf>,
+    /// Use no network
+    #[arg(long)]
+    offline: bool,
+    /// Add no pin to vcbuild.lock
+    #[arg(long)]
+    locked: bool,
+    /// Agree to whatever would be asked
+    #[arg(long)]
+    yes: bool,
+    /// Run nothing: show what would run, as far as known
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+}
+
+/// Arguments of `plan`
+#[derive(clap::Args)]
+pub struct PlanVerb {
+    /// Tasks, as for `run`
+    targets: Vec<String>,
+    /// Write what would happen to a file, as JSON lines
+    #[arg(long, value_name = "FILE")]
+    events: Option<PathBuf>,
+    /// Use no network
+    #[arg(long)]
+    offline: bool,
+}
+
+/// How to run tasks.
+pub struct How {
+    /// After a failure.
+    pub on_failure: OnFailure,
+    /// Whether effects change anything.
+    pub effects: Effects,
+    /// How many actions at once.
+    pub jobs: usize,
+    /// Whether the network may be used.
+    pub network: Network,
+    /// Whether pins may be added.
+    pub locked: bool,
+}
+
+impl How {
+    /// The usual way.
+    pub fn usual() -> Self {
+        let jobs = std::thread::available_parallelism().map_or(2, usize::from);
+        let network = Network::Allowed;
+        Self { on_failure: OnFailure::GoOn, effects: Effects::Apply, jobs, network, locked: false }
+    }
+}
+
+impl Run {
+    /// Runs the verb.
+    pub fn run(&self, session: &Session) -> Result<u8, Halt> {
+        let mut how = How::usual();
+        if self.fail_fast {
+            how.on_failure = OnFailure::Stop;
+        }
+        if let Some(jobs) = self.jobs {
+            how.jobs = jobs.get();
+        }
+        if self.offline {
+            how.network = Network::Offline;
+        }
+        how.locked = self.locked;
+        if self.dry_run {
+            return dry_run(session, &self.targets, &how);
+        }
+        let mut faces = Faces::new(session, self.events.as_ref())?;
+        go(session, &self.targets, &how, &mut faces)
+    }
+}
+
+impl PlanVerb {
+    /// Runs the verb.
+    pub fn run(&self, session: &Session) -> Result<u8, Halt> {
+        let mut how = How { effects: Effects::Plan, ..How::usual() };
+        if self.offline {
+            how.network = Network::Offline;
+        }
+        let mut faces = Faces::new(session, self.events.as_ref())?;
+        faces.all.push(Box::new(Plans::new(std::io::stdout(), session.settings)));
+        go(session, &self.targets, &how, &mut faces)
+    }
+}
+
+/// The reports of one run.
+pub struct Faces {
+    all: Vec<Box<dyn Report>>,
+}
+
+impl Faces {
+    /// The face for people that fits, and the events' file.
+    pub fn new(session: &Session, events: Option<&PathBuf>) -> Result<Self, Halt> {
+        let stderr = std::io::stderr();
+        let people: Box<dyn Report> = match (session.surroundings.face(), session.settings.verbosity) {
+            (Face::Live, Verbosity::Normal | Verbosity::Verbose) => {
+                Box::new(Live::new(stderr, session.settings, Clock::real(), stderr_size))
+            }
+            _ => Box::new(Plain::new(stderr, session.settings, Clock::real())),
+        };
+        let mut all = vec![people];
+        if let Some(path) = events {
+            let file = fs::create(path).at("write", path)?;
+            all.push(Box::new(Lines::<File>::new(file)));
+        }
+        Ok(Self { all })
+    }
+
+    /// All of them as one.
+    pub fn tee(&mut self) -> Tee<'_> {
+        Tee(self.all.iter_mut().map(|report| &mut **report as &mut dyn Report).collect())
+    }
+
+    /// Whether somebody wants every task told.
+    fn wants_all(&self, session: &Session) -> bool {
+        self.all.len() > 1 || session.settings.verbosity == Verbosity::Verbose
+    }
+}
+
+/// The exit code of a run.
+pub fn exit(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Ok => 0,
+        Verdict::Failed => 1,
+        Verdict::Deferred => 3,
+        Verdict::Interrupted => 130,
+    }
+}
+
+/// Nobody is told.
+struct Silent;
+
+impl Tell for Silent {
+    fn start(&self) {}
+    fn progress(&self, _: Option<&str>, _: u64, _: Option<u64>) {}
+    fn note(&self, _: String) {}
+    fn warn(&self, _: String, _: Option<String>) {}
+}
+
+fn go(session: &Session, targets: &[String], how: &How, faces: &mut Faces) -> Result<u8, Halt> {
+    let clock = std::time::Instant::now();
+    let (place, began) = (&session.place, fs::now());
+    let cache = place.cache()?;
+    let flags = format!("{} {:?}", place.flags(), how.effects);
+    let path = memo::path(&cache, &place.root, targets, &flags);
+    let memo = Memo::read(&path);
+    let changes = memo.as_ref().map_or(Changes::All, |memo| memo.changes(&place.root, &place.env));
+    let stop = Stop::new(Stop::GRACE)?;
+    if let (Some(memo), Changes::None) = (&memo, &changes)
+        && memo.head.complete
+        && holds(memo, place, &cache, how, &stop)
+    {
+        unchanged(memo, faces, session, clock);
+        return Ok(0);
+    }
+    stop.listen()?;
+    let common = place.common();
+    let mut project = place.load()?;
+    project.pins.locked = how.locked;
+    let selected = project.graph.closure(&project.graph.targets(targets)?);
+    let known = match (&memo, &changes) {
+        (Some(memo), Changes::None) => memo.entries(&BTreeSet::new()),
+        (Some(memo), Changes::Inputs(changed)) => memo.entries(changed),
+        _ => BTreeMap::new(),
+    };
+    let run = Engine { place, cache: &cache, project: &project, how, stop: &stop, known: &known };
+    let logs = if session.settings.verbosity == Verbosity::Verbose { Logs::Tell } else { Logs::Keep };
+    let summary = run.run(&selected, logs, &mut faces.tee())?;
+    let code = exit(summary.verdict);
+    let any =
+        summary.tasks.values().any(|ended| !matches!(ended.outcome, Outcome::Hit | Outcome::Unchanged));
+    if how.effects == Effects::Apply {
+        remember(
+            summary,
+            &project.graph,
+            &selected,
+            Draft { memo: memo.as_ref(), path, began, common },
+            place,
+        )?;
+    }
+    // What the stamps remember saves time and nothing else.
+    let _ = cache.cas.stamps.flush();
+    if any {
+        fs::sync_later(&cache.path(""));
+    }
+    Ok(code)
+}
+
+/// Whether destinations and hosts are still as the memo says.
+fn holds(memo: &Memo, place: &Place, cache: &Cache, how: &How, stop: &Stop) -> bool {
+    let reach = Reach { cache, root: &place.root, stop, network: how.network, tell: &Silent };
+    let still = |(kind, wants): &(String, serde_json::Value)| {
+        let Some(effect) = tasks::effect(kind, wants) else { return false };
+        (0..effect.destinations().len())
+            .all(|index| effect.probe(index, &reach).is_ok_and(|change| change.lines().is_empty()))
+    };
+    memo.head.effects.iter().all(still)
+        && memo.head.remote.iter().all(|fact| tasks::fetch::still(fact, &reach))
+}
+
+/// Tells that there was nothing to do.
+fn unchanged(memo: &Memo, faces: &mut Faces, session: &Session, clock: std::time::Instant) {
+    let all = faces.wants_all(session);
+    let mut tee = faces.tee();
+    tee.event(&Event::Begin { tasks: memo.head.tasks });
+    let mut counts = BTreeMap::new();
+    let effects = memo.head.effects.len();
+    for (outcome, count) in [(Outcome::Hit, memo.head.tasks - effects), (Outcome::Unchanged, effects)] {
+        if count > 0 {
+            counts.insert(outcome, count);
+        }
+    }
+    if all {
+        for (task, entry) in memo.entries(&BTreeSet::new()) {
+            let effect =
+                entry.wants.as_ref().and_then(|wants| tasks::effect(task.split('.').next()?, wants));
+            let outcome = if entry.key.is_some() { Outcome::Hit } else { Outcome::Unchanged };
+            let names = effect.map(|effect| effect.destinations()).unwrap_or_default();
+            let destination = |name| crate::report::Destination {
+                name,
+                outcome: Outcome::Unchanged,
+                bytes_sent: 0,
+                changes: Vec::new(),
+                error: None,
+            };
+            tee.event(&Event::Done(Done {
+                task,
+                outcome,
+                key: entry.key,
+                seconds: 0.0,
+                why: None,
+                cut_off: false,
+                destinations: names.into_iter().map(destination).collect(),
+                failure: None,
+                log: None,
+            }));
+        }
+    }
+    tee.event(&Event::End(End { verdict: Verdict::Ok, counts, seconds: clock.elapsed().as_secs_f64() }));
+}
+
+/// A project and how to run it.
+pub struct Engine<'a> {
+    /// Where it is.
+    pub place: &'a Place,
+    /// Its cache.
+    pub cache: &'a Cache,
+    /// The project.
+    pub project: &'a Project,
+    /// How to run.
+    pub how: &'a How,
+    /// The user's wish to stop.
+    pub stop: &'a Stop,
+    /// Tasks whose inputs are known not to have changed.
+    pub known: &'a BTreeMap<String, memo::Entry>,
+}
+
+impl Engine<'_> {
+    /// What all steps share.
+    pub fn session(&self) -> work::Session<'_> {
+        work::Session {
+            cache: self.cache,
+            local: &self.project.local,
+            env: &self.place.env,
+            pins: &self.project.pins,
+            stop: self.stop,
+            network: self.how.network,
+            jobs: self.how.jobs,
+        }
+    }
+
+    /// Runs tasks, writes pins and the history.
+    pub fn run(
+        &self,
+        selected: &BTreeSet<TaskId>,
+        logs: Logs,
+        report: &mut dyn Report,
+    ) -> Result<Summary, Halt> {
+        let session = self.session();
+        let earlier = Earlier::new(self.cache.history(&self.place.root));
+        let options = build::Options {
+            on_failure: self.how.on_failure,
+            effects: self.how.effects,
+            logs,
+            earlier: &earlier,
+            known: self.known,
+        };
+        let mut pins = self.project.pins.clone();
+        let mut write = |added: Vec<(Pin, String)>| add_pins(&mut pins, added, self.place);
+        let graph = &self.project.graph;
+        let summary = build::run(graph, selected, &session, &options, report, &mut write);
+        let endings: BTreeMap<String, _> = summary
+            .tasks
+            .iter()
+            .filter(|(task, ended)| tells(ended, task, &earlier) && graph.find(task).is_some())
+            .map(|(task, ended)| (task.clone(), ended.ending.clone()))
+            .collect();
+        if !endings.is_empty() && self.how.effects == Effects::Apply {
+            self.cache.history(&self.place.root).append(&endings)?;
+        }
+        Ok(summary)
+    }
+}
+
+/// Whether an ending is news: a hit on the key of the last time is not.
+fn tells(ended: &build::Ended, task: &str, earlier: &Earlier) -> bool {
+    match ended.outcome {
+        Outcome::Ran | Outcome::Applied | Outcome::Failed => true,
+        Outcome::Skipped | Outcome::Deferred => false,
+        Outcome::Hit | Outcome::Unchanged => {
+            let last = earlier.last(&work::TaskName(task.to_string()));
+            last.is_none_or(|last| !last.same_work(&ended.ending))
+        }
+    }
+}
+
+fn add_pins(pins: &mut Pins, added: Vec<(Pin, String)>, place: &Place) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (pin, to) in added {
+        let line = format!("pinned {pin} to `{to}`");
+        if pins.set(pin, to) {
+            lines.push(line);
+        }
+    }
+    if !lines.is_empty()
+        && let Err(error) = pins.write(&place.root)
+    {
+        lines.push(format!("the pin could not be written: {error}"));
+    }
+    lines
+}
+
+struct Draft<'a> {
+    memo: Option<&'a Memo>,
+    path: PathBuf,
+    began: i64,
+    common: Vec<crate::cache::local::Fact>,
+}
+
+/// Writes the memo of a run.
+fn remember(
+    summary: Summary,
+    graph: &Graph,
+    selected: &BTreeSet<TaskId>,
+    to: Draft<'_>,
+    place: &Place,
+) -> Result<(), Halt> {
+    let mut draft = memo::Draft::new(to.began, &to.common);
+    let names: BTreeSet<&str> = selected.iter().map(|id| graph.node(*id).name.0.as_str()).collect();
+    let (mut effects, mut remote, mut complete) = (Vec::new(), Vec::new(), summary.verdict == Verdict::Ok);
+    let carried = summary.carried;
+    let mut kept: BTreeSet<String> = carried.keys().cloned().collect();
+    if let Some(memo) = to.memo {
+        draft.carry(carried, memo, &place.env);
+    }
+    for (task, ended) in summary.tasks {
+        let Some((entry, noted)) = ended.memo else { continue };
+        if let Some(wants) = &entry.wants {
+            let kind = task.split('.').next().unwrap_or_default();
+            effects.push((kind.to_string(), wants.clone()));
+        }
+        remote.extend(noted.remote);
+        draft.task(&task, entry, &noted.seen.facts, &place.env, &noted.variables);
+        kept.insert(task);
+    }
+    complete &= names.iter().all(|name| kept.contains(*name));
+    Ok(draft.write(&to.path, complete, selected.len(), effects, remote)?)
+}
+
+fn dry_run(session: &Session, targets: &[String], how: &How) -> Result<u8, Halt> {
+    let cache = session.place.cache()?;
+    let project = session.place.load()?;
+    let selected = project.graph.closure(&project.graph.targets(targets)?);
+    let stop = Stop::new(Stop::GRACE)?;
+    let known = BTreeMap::new();
+    let engine =
+        Engine { place: &session.place, cache: &cache, project: &project, how, stop: &stop, known: &known };
+    let forecast = forecast::forecast(&engine, &selected);
+    let mut text = String::new();
+    let mut nothing = 0;
+    for (id, state) in &forecast {
+        let name = &project.graph.node(*id).name;
+        match state.line() {
+            Some(line) => text.push_str(&format!("{name}: {line}\n")),
+            None => nothing += 1,
+        }
+    }
+    if text.is_empty() {
+        text = format!("nothing would run: {nothing} tasks are up to date\n");
+    }
+    say(&text);
+    Ok(0)
+}
+
+/// The one task that a target means.
+pub fn one_task(graph: &Graph, target: &str) -> Result<TaskId, Halt> {
+    let found = graph.target(target)?;
+    match found.as_slice() {
+        [one] => Ok(*one),
+        many => {
+            let names: Vec<String> = many.iter().map(|id| format!("`{}`", graph.node(*id).name)).collect();
+            let message = format!("`{target}` is {} tasks, and one is wanted", many.len());
+            Err(Mistake::new(message).hint(format!("one of {}", names.join(", "))).into())
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! The embedded node: a folder here that is a host like any other. `files/<path>` holds its files,
+//! `images/` its blobs and names (an image layout, readable by others), `lock` is held while it is
+//! changed. Does not know what its blobs are.
+
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use serde_json::Value;
+
+use crate::digest::{Blob, Hasher, PIECE};
+use crate::error::{At, Error, Failure, Result, io_words};
+use crate::host::fs::{self, Kind, Links};
+use crate::host::index::{self, Index};
+use crate::host::inside::{self, Inside, Missing};
+use crate::host::node::{Answer, Found, Load, Memory, Node, Question, Spec, Trouble, Watch};
+use crate::recipe::{Content, Part, Recipe, Sink};
+
+const FILES: &str = "files";
+const IMAGES: &str = "images";
+const INDEX: [&str; 2] = [IMAGES, "index.json"];
+const LAYOUT: [&str; 2] = [IMAGES, "oci-layout"];
+const LAYOUT_TEXT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+const LOCK: &str = "lock";
+/// The longest list of names that is read, in bytes.
+const LONGEST_INDEX: u64 = 64 << 20;
+/// A wait for the lock is worth a word after this time: a wait for another task of this run is not.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A folder that is a host.
+pub struct Embedded<'a> {
+    name: String,
+    path: PathBuf,
+    shown: PathBuf,
+    inside: OnceCell<Inside>,
+    memory: &'a dyn Memory,
+    watch: &'a dyn Watch,
+}
+
+impl<'a> Embedded<'a> {
+    /// Reaches the node. A folder that is not there is an empty node. Unreachable are a link that leads
+    /// nowhere, a missing folder above an absolute path, and a file system that does not answer: what
+    /// looks like that is not mounted.
+    pub fn open(
+        spec: &Spec,
+        root: &Path,
+        memory: &'a dyn Memory,
+        watch: &'a dyn Watch,
+    ) -> Result<Self, Trouble> {
+        let (path, shown) = (root.join(&spec.local), PathBuf::from(&spec.local));
+        let inside = match Inside::open(&path, &shown) {
+            Ok(inside) => OnceCell::from(inside),
+            Err(error) => {
+                absent(&spec.name, &path, &shown, &error)?;
+                OnceCell::new()
+            }
+        };
+        Ok(Self { name: spec.name.clone(), path, shown, inside, memory, watch })
+    }
+
+    /// The node's folder, made if need be.
+    fn make(&self) -> Result<&Inside> {
+        if let Some(inside) = self.inside.get() {
+            inside.forget();
+            return Ok(inside);
+        }
+        fs::make_folder(&self.path)?;
+        let inside = Inside::open(&self.path, &self.shown).at("open", &self.shown)?;
+        Ok(self.inside.get_or_init(|| inside))
+    }
+
+    /// Waits for the lock, then clears away what was left by somebody who had it and is gone.
+    fn lock(&self, inside: &Inside) -> Result<std::fs::File> {
+        let (lock, start, mut told) = (inside.lock_file(LOCK)?, Instant::now(), false);
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(std::fs::TryLockError::WouldBlock) => {}
+                Err(std::fs::TryLockError::Error(error)) => {
+                    return Err(error).at("lock", &inside.shown(&[LOCK]));
+                }
+            }
+            self.watch.check()?;
+            if !told && start.elapsed() >= PATIENCE {
+                told = true;
+                self.watch.waits();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        inside.clear()?;
+        Ok(lock)
+    }
+
+    /// What is at a path, hashed only if its stamp is new.
+    fn look(&self, inside: &Inside, names: &[&str]) -> Result<Found> {
+        let shown = inside.shown(names);
+        let Some(spot) = inside.spot(names, Missing::Leave)? else { return Ok(Found::Nothing) };
+        for _ in 0..20 {
+            let Some(found) = spot.status().at("look at", &shown)? else { return Ok(Found::Nothing) };
+            match found.kind {
+                Kind::File => {}
+                Kind::Folder => return Ok(Found::Other("a folder")),
+                Kind::Link => return Ok(Found::Other("a link")),
+                Kind::Other => return Ok(Found::Other("a socket, pipe or device")),
+            }
+            if let Some(digest) = self.memory.recall(&found.stamp) {
+                let blob = Blob { digest, size: found.stamp.size };
+                return Ok(Found::File { blob, mode: found.mode });
+            }
+            let at = fs::now();
+            let file = match spot.open() {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                file => file.at("read", &shown)?,
+            };
+            let before = fs::status_of(&file).at("read", &shown)?;
+            let mut hash = Hash::sha256();
+            self.stream(&file, &shown, &mut hash)?;
+            let blob = hash.finish();
+            let after = fs::status_of(&file).at("read", &shown)?;
+            if after.stamp == before.stamp && blob.size == before.stamp.size {
+                self.memory.remember(&before.stamp, blob.digest, at);
+                return Ok(Found::File { blob, mode: before.mode });
+            }
+        }
+        Err(Error::failed(format!("read `{}`: it keeps changing", shown.display())))
+    }
+
+    fn has(&self, inside: &Inside, blob: &Blob) -> Result<bool> {
+        let found = self.look(inside, &blob_path(&blob.digest.hex()))?;
+        Ok(matches!(found, Found::File { blob: there, .. } if there == *blob))
+    }
+
+    fn stream(&self, mut file: &std::fs::File, shown: &Path, sink: &mut dyn Sink) -> Result<()> {
+        let mut buffer = vec![0; PIECE];
+        loop {
+            self.watch.check()?;
+            match file.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(n) => sink.bytes(&buffer[..n])?,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).at("read", shown),
+            }
+        }
+    }
+
+    /// Writes content to a path and sees that it is what it should be.
+    fn place(
+        &self,
+        inside: &Inside,
+        names: &[&str],
+        mode: u32,
+        (blob, part): (&Blob, &Part),
+        content: &dyn Content,
+    ) -> Result<()> {
+        let shown = inside.shown(names);
+        let placed = inside.place(names, mode, |file| {
+            let mut arrival = Arrival { file, hash: Hash::sha256(), shown: &shown, watch: self.watch };
+            let mut recipe = Recipe::new();
+            recipe.push(part);
+            recipe.send(content, &mut arrival)?;
+            let came = arrival.hash.finish();
+            if came == *blob {
+                return Ok(());
+            }
+            Err(Error::failed(format!(
+                "write `{}`: `{}` of {} bytes came, not `{}` of {} bytes",
+                shown.display(),
+                came.digest,
+                came.size,
+                blob.digest,
+                blob.size
+            )))
+        })?;
+        self.memory.wrote(inside.path(names), placed.stamp, blob.digest);
+        Ok(())
+    }
+
+    fn put(&self, inside: &Inside, load: &Load, content: &dyn Content) -> Result<()> {
+        let mut last: Option<Vec<&str>> = None;
+        for (file, part) in &load.files {
+            let names = file_path(&file.path)?;
+            if let Some(last) = last.filter(|last| last[..last.len() - 1] != names[..names.len() - 1]) {
+                inside.settle(&last)?;
+            }
+            self.place(inside, &names, file.mode, (&file.blob, part), content)?;
+            last = Some(names);
+        }
+        if let Some(last) = last {
+            inside.settle(&last)?;
+        }
+        for file in &load.modes {
+            let names = file_path(&file.path)?;
+            if let Some(found) = inside.set_mode(&names, file.mode)? {
+                self.memory.wrote(inside.path(&names), found.stamp, file.blob.digest);
+            }
+        }
+        for (blob, part) in &load.blobs {
+            self.place(inside, &blob_path(&blob.digest.hex()), 0o644, (blob, part), content)?;
+        }
+        match load.blobs.last() {
+            Some((blob, _)) => inside.settle(&blob_path(&blob.digest.hex())),
+            None => Ok(()),
+        }
+    }
+
+    fn put_names(&self, inside: &Inside, names: &BTreeMap<String, Value>) -> Result<()> {
+        for (name, descriptor) in names {
+            let blob = index::blob(descriptor)?;
+            if !self.has(inside, &blob)? {
+                let (node, digest) = (&self.name, blob.digest);
+                return Err(Error::failed(format!(
+                    "`{name}` cannot be given: `{digest}` is not on `{node}`"
+                )));
+            }
+        }
+        let mut index = read_index(inside)?;
+        // Both are wanted, whatever the first says.
+        if index.put(names) | !is_layout(inside)? {
+            let write = |path: &[&str], bytes: &[u8]| {
+                inside.place(path, 0o644, |mut file| file.write_all(bytes).at("write", &inside.shown(path)))
+            };
+            write(&LAYOUT, LAYOUT_TEXT)?;
+            write(&INDEX, &index.encode())?;
+            inside.settle(&INDEX)?;
+        }
+        Ok(())
+    }
+
+    /// Changes the node alone, and leaves nothing behind, also after a failure.
+    fn alone(&self, change: impl FnOnce(&Inside) -> Result<()>) -> Result<(), Trouble> {
+        let inside = self.make()?;
+        let _lock = self.lock(inside)?;
+        let changed = change(inside);
+        let cleared = inside.clear();
+        Ok(changed.and(cleared)?)
+    }
+}
+
+impl Node for Embedded<'_> {
+    fn ask(&self, question: &Question) -> Result<Answer, Trouble> {
+        let mut answer = Answer::default();
+        let paths: Vec<_> = question.files.iter().map(|path| file_path(path)).collect::<Result<_>>()?;
+        let Some(inside) = self.inside.get() else {
+            answer.files.resize(paths.len(), Found::Nothing);
+            return Ok(answer);
+        };
+        inside.forget();
+        if inside.has_leftovers()
+            && let Ok(lock) = inside.lock_file(LOCK)
+            && lock.try_lock().is_ok()
+        {
+            // Whoever may not clear is told so when it wants to write.
+            let _ = inside.clear();
+        }
+        for names in &paths {
+            answer.files.push(self.look(inside, names)?);
+        }
+        for blob in &question.blobs {
+            if self.has(inside, blob)? {
+                answer.blobs.insert(blob.digest);
+            }
+        }
+        if !question.names.is_empty() && is_layout(inside)? {
+            answer.names = read_index(inside)?.behind(&question.names);
+        }
+        Ok(answer)
+    }
+
+    fn send(&self, load: &Load, content: &dyn Content) -> Result<(), Trouble> {
+        self.alone(|inside| self.put(inside, load, content))
+    }
+
+    fn name(&self, names: &BTreeMap<String, Value>) -> Result<(), Trouble> {
+        self.alone(|inside| self.put_names(inside, names))
+    }
+
+    fn read(&self, path: &str, from: u64, sink: &mut dyn Sink) -> Result<(), Trouble> {
+        let names = file_path(path)?;
+        let missing = || Failure::new(format!("there is no `{path}` on `{}`", self.name));
+        let inside = self.inside.get().ok_or_else(missing)?;
+        inside.forget();
+        let shown = inside.shown(&names);
+        let spot = inside.spot(&names, Missing::Leave)?.ok_or_else(missing)?;
+        let mut file = match spot.open() {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(missing().into()),
+            file => file.at("read", &shown)?,
+        };
+        file.seek(SeekFrom::Start(from)).at("read", &shown)?;
+        Ok(self.stream(&file, &shown, &mut Departure { sink, watch: self.watch })?)
+    }
+}
+
+/// Whether a folder that cannot be opened is just not there yet; if not, what is the matter.
+fn absent(name: &str, path: &Path, shown: &Path, error: &std::io::Error) -> Result<(), Trouble> {
+    let text = shown.display();
+    match Errno::from_io_error(error) {
+        Some(Errno::NOENT) => {}
+        Some(Errno::NOTDIR) => {
+            return Err(Failure::new(format!("`{text}` is not a folder"))
+                .hint(format!("`{name}` is an embedded node: its folder is made when something is sent"))
+                .into());
+        }
+        Some(
+            Errno::IO
+            | Errno::STALE
+            | Errno::NOTCONN
+            | Errno::HOSTDOWN
+            | Errno::HOSTUNREACH
+            | Errno::TIMEDOUT
+            | Errno::NODEV
+            | Errno::NXIO,
+        ) => return Err(Trouble::Unreachable(format!("`{text}`: {}", io_words(error)))),
+        _ => return Err(Error::failed(format!("open `{text}`: {}", io_words(error))).into()),
+    }
+    let exists = |path: &Path, links| matches!(fs::status(path, links), Ok(Some(_)));
+    let mut missing = path.ancestors().take_while(|path| !exists(path, Links::Follow));
+    if let Some(link) = missing.find(|path| exists(path, Links::Keep)) {
+        return Err(Trouble::Unreachable(format!("`{}` is a link that leads nowhere", link.display())));
+    }
+    match path.parent() {
+        Some(above) if shown.is_absolute() && !exists(above, Links::Follow) => {
+            Err(Trouble::Unreachable(format!("the folder `{}` is not there", above.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn read_index(inside: &Inside) -> Result<Index> {
+    let Some(bytes) = inside.read(&INDEX, LONGEST_INDEX)? else { return Ok(Index::new()) };
+    Index::decode(&bytes).ok_or_else(|| {
+        Failure::new(format!("`{}` is not a list of images", inside.shown(&INDEX).display()))
+            .hint(format!("remove `{}` to have it filled again", inside.shown(&[IMAGES]).display()))
+            .into()
+    })
+}
+
+/// Whether the folder of images says that it is one.
+fn is_layout(inside: &Inside) -> Result<bool> {
+    let Some(bytes) = inside.read(&LAYOUT, 4096)? else { return Ok(false) };
+    let Ok(layout) = serde_json::from_slice::<Value>(&bytes) else { return Ok(false) };
+    match layout.get("imageLayoutVersion").and_then(Value::as_str) {
+        Some("1.0.0") => Ok(true),
+        Some(other) => Err(Error::failed(format!(
+            "`{}` is an image layout of version `{other}`, which is not known",
+            inside.shown(&[IMAGES]).display()
+        ))),
+        None => Ok(false),
+    }
+}
+
+fn file_path(path: &str) -> Result<Vec<&str>> {
+    let wrong = || Failure::new(format!("`{path}` cannot be the path of a file on a host"));
+    let mut names = inside::names(path).ok_or_else(wrong)?;
+    names.insert(0, FILES);
+    Ok(names)
+}
+
+fn blob_path(hex: &str) -> [&str; 4] {
+    [IMAGES, "blobs", "sha256", hex]
+}
+
+/// Names what comes.
+struct Hash {
+    hasher: Hasher,
+    size: u64,
+}
+
+impl Hash {
+    fn sha256() -> Self {
+        Self { hasher: Hasher::sha256(), size: 0 }
+    }
+
+    fn finish(self) -> Blob {
+        Blob { digest: self.hasher.finish(), size: self.size }
+    }
+}
+
+impl Sink for Hash {
+    fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        self.hasher.update(bytes);
+        self.size += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+/// Writes and names what arrives.
+struct Arrival<'a> {
+    file: &'a std::fs::File,
+    hash: Hash,
+    shown: &'a Path,
+    watch: &'a dyn Watch,
+}
+
+impl Sink for Arrival<'_> {
+    fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        self.watch.check()?;
+        self.file.write_all(bytes).at("write", self.shown)?;
+        self.watch.moved(bytes.len() as u64);
+        self.hash.bytes(bytes)
+    }
+}
+
+/// Counts what leaves.
+struct Departure<'a> {
+    sink: &'a mut dyn Sink,
+    watch: &'a dyn Watch,
+}
+
+impl Sink for Departure<'_> {
+    fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        self.sink.bytes(bytes)?;
+        self.watch.moved(bytes.len() as u64);
+        Ok(())
+    }
+}

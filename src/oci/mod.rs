@@ -1,0 +1,42 @@
+//! An image library: layers, configs, manifests, layouts and archives, as recipes and bytes.
+//! Knows no task, configuration, cache, network or file system: small documents come through
+//! `find::Files`, everything large stays a reference and is only ever streamed.
+//!
+//! | to change | look in |
+//! |---|---|
+//! | the bytes of a tar entry | `tar` |
+//! | what may be in a layer, and its order | `layer` |
+//! | image names, content tags | `reference` |
+//! | what other people's manifests may say | `document`, `descriptor` |
+//! | config fields; how a user's merge with a base's | `config`; `settings` |
+//! | an image from a base and layers | `image` |
+//! | a layout's files; how an image is found in one | `layout`; `find` |
+//! | docker-archive, oci-archive | `archive` |
+
+pub mod archive;
+pub mod config;
+pub mod descriptor;
+pub mod document;
+pub mod find;
+pub mod image;
+pub mod layer;
+pub mod layout;
+pub mod reference;
+pub mod settings;
+mod tar;
+
+#[cfg(test)]
+mod other_tools;
+#[cfg(test)]
+mod samples;
+
+/// A name from outside in backticks, its control characters escaped.
+fn quoted(name: impl AsRef<[u8]>) -> String {
+    let text = String::from_utf8_lossy(name.as_ref());
+    let mut out = String::from("`");
+    for c in text.chars().take(300) {
+        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out.push('`');
+    out
+}

@@ -1,0 +1,349 @@
+//! Applies a parsed patch to a tree: every file change in order, all or none. Knows the tree only by
+//! what it is asked, and writes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::change::Changing;
+use super::note::{Note, Said};
+use super::overlay::Overlay;
+use super::reason::{Halt, Reason, Refusal, show};
+use super::section::{Mode, Operation, Patch, Section, Style};
+use super::{AlreadyApplied, Change, Entry, Files, Options, ZeroContext, name};
+use crate::error::Result;
+
+/// What a patch makes of a tree.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The changed paths: removals first, then the rest, each by path.
+    pub changes: Vec<(Vec<u8>, Change)>,
+    /// What is worth a warning, in the order of the patch.
+    pub notes: Vec<Note>,
+}
+
+/// Applies every file change of `patch` over `files`, or none.
+///
+/// Errors: a failure that says which hunk does not go in and why, or whatever `files` could not read.
+pub fn apply(patch: &Patch, files: &dyn Files, options: &Options) -> Result<Applied> {
+    Ok(run(patch, files, options)?)
+}
+
+/// The same; a refusal says its reason.
+pub fn run(patch: &Patch, files: &dyn Files, options: &Options) -> Result<Applied, Halt> {
+    let mut tree = Tree {
+        patch,
+        options,
+        now: Overlay::new(files),
+        found: BTreeMap::new(),
+        notes: Vec::new(),
+        commit: Commit::default(),
+    };
+    for sections in patch.sections.chunk_by(|a, b| a.commit == b.commit) {
+        tree.commit(sections)?;
+    }
+    let Tree { now, found, notes, .. } = tree;
+    let (removed, kept): (Vec<_>, Vec<_>) =
+        now.into_changes().into_iter().partition(|(_, change)| *change == Change::Remove);
+    let removed = removed.into_iter().filter(|(path, _)| found.get(path) == Some(&true));
+    Ok(Applied { changes: removed.chain(kept).collect(), notes })
+}
+
+/// The tree while a patch is applied.
+struct Tree<'a> {
+    patch: &'a Patch,
+    options: &'a Options,
+    now: Overlay<'a>,
+    /// Whether each changed path was there before the patch.
+    found: BTreeMap<Vec<u8>, bool>,
+    notes: Vec<Note>,
+    commit: Commit,
+}
+
+/// What one commit's changes did so far. Its renames and copies read the state before it.
+#[derive(Default)]
+struct Commit {
+    /// What was at each changed path.
+    before: BTreeMap<Vec<u8>, Option<Entry>>,
+    /// The files that were changed in place, and by which style of section.
+    edited: BTreeMap<Vec<u8>, Style>,
+    /// Where renames and copies went, with the section.
+    arrived: BTreeMap<Vec<u8>, usize>,
+    /// The files that were deleted or renamed.
+    gone: BTreeSet<Vec<u8>>,
+}
+
+impl Tree<'_> {
+    fn commit(&mut self, sections: &[Section]) -> Result<(), Halt> {
+        self.commit = Commit::default();
+        let (mut now, mut last) = (Vec::new(), Vec::new());
+        for section in sections {
+            let makes = !matches!(section.operation, Operation::Edit(_) | Operation::Delete(_));
+            // A file can take the place of a folder once all that was in it is gone.
+            let waits = makes && self.now.entry(section.operation.path())? == Some(Entry::Folder);
+            if waits { &mut last } else { &mut now }.push(section);
+        }
+        for section in now.into_iter().chain(last) {
+            self.section(section)?;
+        }
+        for (path, line) in &self.commit.arrived {
+            let was_there = self
+                .commit
+                .before
+                .get(path)
+                .is_some_and(|entry| !matches!(entry, None | Some(Entry::Folder)));
+            if was_there && !self.commit.gone.contains(path) {
+                return Err(self
+                    .change()
+                    .refuse(*line, Reason::Exists, path, "is there already and would be overwritten")
+                    .hint("delete it in a patch before this one if it may go")
+                    .into());
+            }
+        }
+        Ok(())
+    }
+
+    fn change(&self) -> Changing<'_> {
+        Changing { patch: &self.patch.name, options: self.options }
+    }
+
+    fn section(&mut self, section: &Section) -> Result<(), Halt> {
+        match &section.operation {
+            Operation::Edit(path) => self.edit(section, path)?,
+            Operation::Create(path) => self.create(section, path)?,
+            Operation::Delete(path) => self.delete(section, path)?,
+            Operation::Rename { from, to } | Operation::Copy { from, to } => {
+                return self.transfer(section, from, to);
+            }
+        }
+        self.commit.edited.insert(section.operation.path().to_vec(), section.style);
+        Ok(())
+    }
+
+    fn edit(&mut self, section: &Section, path: &[u8]) -> Result<(), Halt> {
+        self.contained(section, path)?;
+        let adds_to_nothing =
+            matches!(&section.hunks[..], [hunk] if hunk.old_start == 0 && hunk.new_start > 0);
+        let entry = self.now.entry(path)?;
+        let is_blank = matches!(&entry, None)
+            || matches!(&entry, Some(Entry::File { content, .. }) if content.is_empty());
+        if adds_to_nothing && (is_blank || self.options.zero_context == ZeroContext::Refuse) {
+            return self.create(section, path);
+        }
+        let Some(entry) = entry else {
+            return Err(self.missing(section, path).into());
+        };
+        match self.change().changed(section, path, &entry) {
+            Ok((new, _)) if new == entry && section.hunks.is_empty() => self.already(section, path),
+            Ok((new, said)) => {
+                self.say(path, said);
+                self.set(path, Some(new))
+            }
+            Err(refusal) => {
+                // What is refused although it fits somewhere is not made right by a reverse that fits too.
+                let may_be = matches!(refusal.reason, Reason::Mismatch | Reason::Reversed | Reason::Binary);
+                match may_be && self.change().is_undone(section, &entry, None) {
+                    true => self.already(section, path),
+                    false => Err(refusal.into()),
+                }
+            }
+        }
+    }
+
+    fn create(&mut self, section: &Section, path: &[u8]) -> Result<(), Halt> {
+        self.contained(section, path)?;
+        let mode = section.new_mode.unwrap_or(Mode::File(false));
+        let blank = match mode {
+            Mode::File(executable) => Entry::File { content: Vec::new(), executable },
+            Mode::Link => Entry::Link(Vec::new()),
+        };
+        let (new, said) = self.change().changed(section, path, &blank)?;
+        match self.now.entry(path)? {
+            None => {}
+            Some(there) if there == new => return self.already(section, path),
+            Some(Entry::File { content, executable }) if content.is_empty() => {
+                let (new, said) = match section.new_mode {
+                    Some(_) => (new, said),
+                    None => self.change().changed(section, path, &Entry::File { content, executable })?,
+                };
+                if !matches!(new, Entry::File { .. }) {
+                    return Err(self
+                        .change()
+                        .refuse(section.line, Reason::Type, path, "is a file, and the patch makes a link")
+                        .into());
+                }
+                self.say(path, said);
+                return self.set(path, Some(new));
+            }
+            Some(Entry::Folder) if self.is_empty(path)? => {}
+            Some(Entry::Folder) => {
+                return Err(self
+                    .change()
+                    .refuse(section.line, Reason::Type, path, "is a folder with files in it")
+                    .hint("delete them in the same patch if a file takes its place")
+                    .into());
+            }
+            Some(_) => {
+                return Err(self.change().refuse(section.line, Reason::Exists, path, "is there already, with other content")
+                    .hint("remove the patch if upstream has the file now, or write it as a change of that file")
+                    .into());
+            }
+        }
+        self.say(path, said);
+        self.set(path, Some(new))
+    }
+
+    fn delete(&mut self, section: &Section, path: &[u8]) -> Result<(), Halt> {
+        self.contained(section, path)?;
+        let Some(entry) = self.now.entry(path)? else { return self.already(section, path) };
+        let (rest, said) = self.change().changed(section, path, &entry)?;
+        if !matches!(&rest, Entry::File { content: rest, .. } | Entry::Link(rest) if rest.is_empty()) {
+            return Err(self
+                .change()
+                .refuse(
+                    section.line,
+                    Reason::Leftover,
+                    path,
+                    "would go, but the patch does not have all its lines",
+                )
+                .hint("the file changed since the patch was made: write the patch again for it")
+                .into());
+        }
+        self.say(path, said);
+        self.commit.gone.insert(path.to_vec());
+        self.set(path, None)
+    }
+
+    /// Renames or copies.
+    fn transfer(&mut self, section: &Section, from: &[u8], to: &[u8]) -> Result<(), Halt> {
+        let is_rename = matches!(section.operation, Operation::Rename { .. });
+        let edited = self.commit.edited.get(from);
+        if is_rename && edited.is_some() || edited == Some(&Style::Plain) {
+            let what = "was changed earlier in this patch, so what is renamed or copied has two readings";
+            return Err(self
+                .change()
+                .refuse(section.line, Reason::Source, from, what)
+                .hint("put the change into the rename or copy itself, or into another patch")
+                .into());
+        }
+        self.contained(section, from)?;
+        let source = match self.commit.before.get(from) {
+            Some(entry) => entry.clone(),
+            None => self.now.entry(from)?,
+        };
+        let there = self.now.entry(to)?;
+        let Some(source) = source else {
+            let is_undone = is_rename
+                && there.as_ref().is_some_and(|there| self.change().is_undone(section, there, None));
+            return if is_undone {
+                self.already(section, to)
+            } else {
+                Err(self.missing(section, from).into())
+            };
+        };
+        if !is_rename
+            && there.as_ref().is_some_and(|there| self.change().is_undone(section, there, Some(&source)))
+        {
+            return self.already(section, to);
+        }
+        let (new, said) = self.change().changed(section, from, &source)?;
+        if is_rename {
+            if !self.commit.arrived.contains_key(from) {
+                self.set(from, None)?;
+            }
+            self.commit.gone.insert(from.to_vec());
+        }
+        self.contained(section, to)?;
+        if there == Some(Entry::Folder) && !self.is_empty(to)? {
+            return Err(self
+                .change()
+                .refuse(section.line, Reason::Type, to, "is a folder with files in it")
+                .into());
+        }
+        if self.commit.edited.contains_key(to) && there.is_some() || self.commit.arrived.contains_key(to) {
+            return Err(self
+                .change()
+                .refuse(section.line, Reason::Exists, to, "is made or changed twice in this patch")
+                .into());
+        }
+        self.commit.arrived.insert(to.to_vec(), section.line);
+        self.say(to, said);
+        self.set(to, Some(new))
+    }
+
+    fn already(&mut self, section: &Section, path: &[u8]) -> Result<(), Halt> {
+        if self.options.already_applied == AlreadyApplied::Skip {
+            self.say(path, vec![Said::Skipped]);
+            return Ok(());
+        }
+        let what = match section.operation {
+            Operation::Delete(_) => "is gone already",
+            _ => "has this change already",
+        };
+        Err(self
+            .change()
+            .refuse(section.line, Reason::Applied, path, what)
+            .hint("remove the patch if upstream has it now, or set `already_applied = \"skip\"`")
+            .into())
+    }
+
+    fn missing(&self, section: &Section, path: &[u8]) -> Refusal {
+        let hint = format!(
+            "check `strip` (now {}), which says how many leading folders are cut from each name, and `basedir`",
+            self.options.strip
+        );
+        self.change().refuse(section.line, Reason::Missing, path, "is not in the tree").hint(hint)
+    }
+
+    /// Checks that every parent is a folder, or nothing yet.
+    fn contained(&self, section: &Section, path: &[u8]) -> Result<(), Halt> {
+        for folder in name::folders(path) {
+            let what = match self.now.entry(folder)? {
+                None | Some(Entry::Folder) => continue,
+                Some(Entry::Link(_)) => "a link",
+                Some(Entry::File { .. }) => "a file",
+            };
+            let message = format!("lies behind `{}`, which is {what}", show(folder));
+            return Err(self
+                .change()
+                .refuse(section.line, Reason::Through, path, &message)
+                .hint("name the file by the folders that it is in, without links")
+                .into());
+        }
+        Ok(())
+    }
+
+    /// Whether a folder holds no file, however deep.
+    fn is_empty(&self, folder: &[u8]) -> Result<bool> {
+        for name in self.now.names(folder)? {
+            let path = [folder, b"/", &name].concat();
+            match self.now.entry(&path)? {
+                None => {}
+                Some(Entry::Folder) if self.is_empty(&path)? => {}
+                Some(_) => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    fn set(&mut self, path: &[u8], entry: Option<Entry>) -> Result<(), Halt> {
+        let was = self.now.entry(path)?;
+        self.found.entry(path.to_vec()).or_insert(was.is_some());
+        self.commit.before.entry(path.to_vec()).or_insert(was);
+        let change = match entry {
+            None => Change::Remove,
+            Some(Entry::File { content, executable }) => Change::Write { content, executable },
+            Some(Entry::Link(target)) => Change::Link(target),
+            Some(Entry::Folder) => panic!("BUG: a patch makes no folder"),
+        };
+        self.now.lay([(path.to_vec(), change)]);
+        Ok(())
+    }
+
+    fn say(&mut self, path: &[u8], said: Vec<Said>) {
+        let patch = &self.patch.name;
+        self.notes.extend(said.into_iter().map(|said| Note {
+            patch: patch.clone(),
+            path: path.to_vec(),
+            said,
+        }));
+    }
+}

@@ -1,0 +1,223 @@
+//! Applies the hunks of one file to its content: places each, checks that nothing is done twice, and
+//! writes the new content. Knows no path but for messages.
+
+use super::note::Moved;
+use super::place::{Found, From, Sought};
+use super::reason::{Reason, Refusal};
+use super::section::{Hunk, Side};
+use super::text::{Ends, Text};
+use super::{Options, ZeroContext, show};
+
+/// What the hunks of one file made of it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Emitted {
+    /// The new content.
+    pub content: Vec<u8>,
+    /// The hunks that went somewhere else than they say, or with less context.
+    pub moved: Vec<Moved>,
+    /// The line ends that were kept against those of the patch.
+    pub kept: Option<Ends>,
+}
+
+/// Who asks, for messages.
+#[derive(Clone, Copy, Debug)]
+pub struct Asking<'a> {
+    /// The patch's name.
+    pub patch: &'a str,
+    /// The file's path as people read it.
+    pub path: &'a str,
+}
+
+/// Applies `hunks` to `content`.
+pub fn emit(
+    content: &[u8],
+    hunks: &[Hunk],
+    asking: Asking<'_>,
+    options: &Options,
+) -> Result<Emitted, Refusal> {
+    let text = Text::new(content);
+    let (adapted, kept) = match adapt(&text, hunks) {
+        Some((adapted, ends)) => (Some(adapted), Some(ends)),
+        None => (None, None),
+    };
+    let hunks = adapted.as_deref().unwrap_or(hunks);
+    let mut emission = Emission { text: &text, content: Vec::with_capacity(content.len()), frozen: 0 };
+    let (mut drift, mut net) = (0, 0);
+    let mut moved = Vec::new();
+    for hunk in hunks {
+        let from = From { drift, frozen: emission.frozen as i64 };
+        let (slot, note) = place(&text, hunk, from, net, asking, options)?;
+        drift = slot - Sought::new(hunk).start;
+        moved.extend(note);
+        emission.write(hunk, slot as usize, asking)?;
+        net += hunk.new().count() as i64 - hunk.old().count() as i64;
+    }
+    emission.copy(text.count(), &|| unended(asking, hunks.last()))?;
+    Ok(Emitted { content: emission.content, moved, kept })
+}
+
+const STALE: &str = "the file changed since the patch was made: write the patch again for it";
+
+/// Finds the place of one hunk; gives its slot and what is worth a note.
+fn place(
+    text: &Text<'_>,
+    hunk: &Hunk,
+    from: From,
+    net: i64,
+    asking: Asking<'_>,
+    options: &Options,
+) -> Result<(i64, Option<Moved>), Refusal> {
+    let sought = Sought::new(hunk);
+    let refuse = |reason, message: &str| {
+        let Asking { patch, path } = asking;
+        let (number, line) = (hunk.number, hunk.line);
+        Refusal::new(reason, format!("`{patch}` line {line}: hunk {number} of `{path}` {message}"))
+    };
+    let adds_only = hunk.old().next().is_none();
+    let is_whole = adds_only && text.count() == 0;
+    if adds_only && !is_whole && options.zero_context == ZeroContext::Refuse {
+        return Err(refuse(Reason::Nothing, "adds lines without any context, so nothing says where they belong")
+            .hint("write the patch with context (`diff -U3`), or set `zero_context = true` to trust its line numbers"));
+    }
+    let reversed = (hunk.number == 1).then(|| hunk.reversed());
+    let reversed_sought = reversed.as_ref().filter(|hunk| hunk.old().next().is_some()).map(Sought::new);
+    let most = sought.most_fuzz(options.fuzz);
+    for fuzz in 0..=most {
+        match sought.find(text, from, fuzz) {
+            Found::Fits(fit) => {
+                let offset = fit.slot - sought.start;
+                let line = fit.slot + net;
+                let moved = (offset != 0 || fuzz != 0 || fit.also.is_some()).then(|| Moved {
+                    hunk: hunk.number,
+                    line,
+                    offset,
+                    fuzz,
+                    also: fit.also.map(|slot| slot + net),
+                });
+                return Ok((fit.slot, moved));
+            }
+            Found::Behind(slot) => {
+                let message = format!("fits line {slot} only, which an earlier hunk changed or went past");
+                return Err(refuse(Reason::Order, &message)
+                    .hint("put the hunks in the order of the file's lines, and join those that overlap"));
+            }
+            Found::Nothing if adds_only => {
+                let message =
+                    format!("adds lines after line {}, but the file has {}", hunk.old_start, text.count());
+                return Err(refuse(Reason::Nothing, &message).hint(STALE));
+            }
+            Found::Nothing => {
+                return Err(refuse(
+                    Reason::Nothing,
+                    "fits nowhere, and with more fuzz nothing of it would be compared",
+                )
+                .detail(show::mismatch(text, hunk, from)));
+            }
+            Found::Nowhere => {}
+        }
+        // What GNU patch takes for an applied patch before it tries more fuzz is at least doubtful.
+        if let Some(reversed) = &reversed_sought
+            && let Found::Fits(fit) = reversed.find(text, From { drift: 0, frozen: 0 }, fuzz)
+        {
+            let message = format!("does not fit, but its reverse does, at line {}", fit.slot);
+            return Err(refuse(Reason::Reversed, &message).detail(show::mismatch(text, hunk, from)).hint(
+                "the patch, or a part of it, seems to be applied already; compare the file with the patch",
+            ));
+        }
+    }
+    Err(refuse(Reason::Mismatch, "does not fit").detail(show::mismatch(text, hunk, from)).hint(
+        if most < options.fuzz || options.fuzz > 0 {
+            STALE
+        } else {
+            "write the patch again for this file, or allow some context to differ with `fuzz`"
+        },
+    ))
+}
+
+/// The hunks with the file's line ends, if the file has one style and all hunks the other.
+fn adapt(text: &Text<'_>, hunks: &[Hunk]) -> Option<(Vec<Hunk>, Ends)> {
+    if hunks.iter().all(|hunk| hunk.old().next().is_none()) {
+        return None;
+    }
+    let of_hunks = Ends::of(hunks.iter().flat_map(|hunk| &hunk.lines).map(|line| &line.text[..]));
+    if !matches!(of_hunks, Ends::Lf | Ends::Crlf) {
+        return None;
+    }
+    let of_text = text.ends();
+    if !matches!(of_text, Ends::Lf | Ends::Crlf) || of_text == of_hunks {
+        return None;
+    }
+    let mut adapted = hunks.to_vec();
+    for line in adapted.iter_mut().flat_map(|hunk| &mut hunk.lines) {
+        if line.text.pop_if(|byte| *byte == b'\n').is_some() {
+            match of_text {
+                Ends::Crlf => line.text.push(b'\r'),
+                _ => {
+                    line.text.pop();
+                }
+            }
+            line.text.push(b'\n');
+        }
+    }
+    Some((adapted, of_text))
+}
+
+/// The new content while it grows.
+struct Emission<'t, 'b> {
+    text: &'t Text<'b>,
+    content: Vec<u8>,
+    /// How many lines of the old content were copied or deleted.
+    frozen: usize,
+}
+
+impl Emission<'_, '_> {
+    /// Copies untouched lines up to and including `line`.
+    fn copy(&mut self, line: usize, unended: &dyn Fn() -> Refusal) -> Result<(), Refusal> {
+        let line = line.min(self.text.count());
+        if line > self.frozen {
+            self.push(self.text.range(self.frozen, line), unended)?;
+            self.frozen = line;
+        }
+        Ok(())
+    }
+
+    /// Adds bytes, which must follow a line end.
+    fn push(&mut self, bytes: &[u8], unended: &dyn Fn() -> Refusal) -> Result<(), Refusal> {
+        if self.content.last().is_some_and(|byte| *byte != b'\n') && !bytes.is_empty() {
+            return Err(unended());
+        }
+        self.content.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn write(&mut self, hunk: &Hunk, slot: usize, asking: Asking<'_>) -> Result<(), Refusal> {
+        let unended = || unended(asking, Some(hunk));
+        // The old line that is next; those of trimmed context may lie beyond the end.
+        let mut next = slot;
+        for line in &hunk.lines {
+            match line.side {
+                Side::Context => next += 1,
+                Side::Old => {
+                    self.copy(next - 1, &unended)?;
+                    self.frozen = next;
+                    next += 1;
+                }
+                Side::New => {
+                    self.copy(next - 1, &unended)?;
+                    self.push(&line.text, &unended)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unended(asking: Asking<'_>, hunk: Option<&Hunk>) -> Refusal {
+    let Asking { patch, path } = asking;
+    let (number, line) = hunk.map_or((0, 0), |hunk| (hunk.number, hunk.line));
+    let message = format!(
+        "`{patch}` line {line}: hunk {number} of `{path}` would put text after a line that has no line end"
+    );
+    Refusal::new(Reason::FileEnd, message)
+        .hint("the patch was made where the file ends; write it again for this file")
+}

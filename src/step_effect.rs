@@ -1,0 +1,168 @@
+//! The story of one effect: probe every destination at once, apply only the difference, and, when
+//! every destination that could be reached is complete, finish. Knows no kind of destination.
+
+use std::sync::Mutex;
+
+use crate::error::{Error, Failure, Result};
+use crate::report::{Destination, Outcome, Plan};
+use crate::step::{Effects, Job};
+use crate::work::{Change, Effect, Fault, Reach, Session, Tell};
+
+/// How an effect ended.
+pub struct Done {
+    /// Its destinations.
+    pub destinations: Vec<Destination>,
+    /// What it would change, if it was only planned.
+    pub plan: Option<Plan>,
+    /// The first failure.
+    pub failure: Option<Failure>,
+}
+
+/// Destinations that are worked on at once.
+const AT_ONCE: usize = 16;
+
+/// Brings all destinations to what is wanted. Fails only with lost content, or when it was stopped.
+pub fn run(job: &Job<'_>, session: &Session<'_>, tell: &dyn Tell, effect: &dyn Effect) -> Result<Done> {
+    let reach = Reach {
+        cache: session.cache,
+        root: session.local.root(),
+        stop: session.stop,
+        network: session.network,
+        tell,
+    };
+    let names = effect.destinations();
+    let probed = parallel(names.len(), |index| effect.probe(index, &reach));
+    let mut ways: Vec<Way<'_>> = Vec::new();
+    for (name, probed) in names.iter().zip(probed) {
+        ways.push(Way::new(name, probed)?);
+    }
+    if job.effects == Effects::Plan {
+        return Ok(planned(job, ways));
+    }
+    if ways.iter().any(|way| way.change.as_ref().is_some_and(|change| !change.lines().is_empty())) {
+        tell.start();
+    }
+    session.stop.check()?;
+    let applied = parallel(ways.len(), |index| match &ways[index].change {
+        Some(change) if !change.lines().is_empty() => change.apply(&reach).map(Some),
+        _ => Ok(None),
+    });
+    for (way, applied) in ways.iter_mut().zip(applied) {
+        way.take(applied)?;
+    }
+    // What is only a name moves last, and only when all that could be reached is complete.
+    if ways.iter().all(|way| way.end.outcome != Outcome::Failed) {
+        let finished = parallel(ways.len(), |index| match (&ways[index].change, ways[index].end.outcome) {
+            (Some(change), Outcome::Applied) => change.finish(&reach).map(|()| None),
+            _ => Ok(None),
+        });
+        for (way, finished) in ways.iter_mut().zip(finished) {
+            way.take(finished)?;
+        }
+    }
+    let failure = failure(&ways);
+    Ok(Done { destinations: ways.into_iter().map(|way| way.end).collect(), plan: None, failure })
+}
+
+/// One destination on its way.
+struct Way<'a> {
+    change: Option<Box<dyn Change + 'a>>,
+    end: Destination,
+    failure: Option<Failure>,
+}
+
+impl<'a> Way<'a> {
+    fn new(name: &str, probed: Result<Box<dyn Change + 'a>, Fault>) -> Result<Self> {
+        let end = Destination {
+            name: name.to_string(),
+            outcome: Outcome::Unchanged,
+            bytes_sent: 0,
+            changes: Vec::new(),
+            error: None,
+        };
+        let mut way = Self { change: None, end, failure: None };
+        match probed {
+            Ok(change) => {
+                way.end.changes = change.lines();
+                way.change = Some(change);
+            }
+            Err(Fault::Unreachable(why)) => {
+                way.end.outcome = Outcome::Deferred;
+                way.end.error = Some(why);
+            }
+            Err(Fault::Error(error)) => way.fail(error)?,
+        }
+        Ok(way)
+    }
+
+    /// Takes in the end of applying or finishing: bytes sent, nothing to do, or a fault.
+    fn take(&mut self, result: Result<Option<u64>, Fault>) -> Result<()> {
+        match result {
+            Ok(None) => {}
+            Ok(Some(bytes)) => {
+                self.end.outcome = Outcome::Applied;
+                self.end.bytes_sent += bytes;
+            }
+            Err(Fault::Error(error)) => self.fail(error)?,
+            // It answered before: that it does no more is a failure of what was begun.
+            Err(Fault::Unreachable(why)) => self.fail(Error::failed(why))?,
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, error: Error) -> Result<()> {
+        let Error::Failed(failure) = error else { return Err(error) };
+        self.end.outcome = Outcome::Failed;
+        self.end.error = Some(failure.message.clone());
+        self.failure = Some(failure);
+        Ok(())
+    }
+}
+
+fn failure(ways: &[Way<'_>]) -> Option<Failure> {
+    let first = ways.iter().find(|way| way.failure.is_some())?;
+    let failure = first.failure.clone()?;
+    let others = ways.iter().filter(|way| way.failure.is_some()).count() - 1;
+    let more = if others == 0 { String::new() } else { format!(" (and {others} more)") };
+    Some(Failure { message: format!("`{}`{more}: {}", first.end.name, failure.message), ..failure })
+}
+
+fn planned(job: &Job<'_>, ways: Vec<Way<'_>>) -> Done {
+    let failure = failure(&ways);
+    let destinations = ways.iter().map(|way| {
+        let found = match (&way.change, &way.end.error) {
+            (_, Some(error)) => Err(error.clone()),
+            (Some(change), None) => Ok((change.bytes(), change.lines())),
+            (None, None) => Ok((0, Vec::new())),
+        };
+        (way.end.name.clone(), found)
+    });
+    let plan = Plan { task: job.name.0.clone(), destinations: destinations.collect() };
+    Done { destinations: ways.into_iter().map(|way| way.end).collect(), plan: Some(plan), failure }
+}
+
+/// The results of `each` for 0, 1, …, with at most so many at once.
+fn parallel<T: Send>(count: usize, each: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    if count <= 1 {
+        return (0..count).map(each).collect();
+    }
+    let next = Mutex::new(0..count);
+    let take = || next.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
+    let mut all: Vec<(usize, T)> = std::thread::scope(|scope| {
+        let worker = || {
+            let mut done = Vec::new();
+            while let Some(index) = take() {
+                done.push((index, each(index)));
+            }
+            done
+        };
+        let workers: Vec<_> = (0..count.min(AT_ONCE)).map(|_| scope.spawn(worker)).collect();
+        let joined = workers.into_iter().map(|worker| match worker.join() {
+            Ok(done) => done,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        joined.flatten().collect()
+    });
+    all.sort_by_key(|(index, _)| *index);
+    all.into_iter().map(|(_, result)| result).collect()
+}

@@ -1,0 +1,224 @@
+//! An image as it is shipped: its names, its descriptor and its blobs, read from the layout that is the
+//! value of an image task. Knows no host.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::cache::cas::Cas;
+use crate::digest::{Blob, Digest};
+use crate::error::{Failure, Result};
+use crate::host::index;
+use crate::recipe::{Part, Recipe};
+use crate::work::TaskName;
+
+/// The longest index, manifest or config that is read, in bytes.
+const LONGEST: u64 = 16 << 20;
+/// Indexes within indexes, at most.
+const DEEPEST: usize = 4;
+
+/// An image, as plain data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Image {
+    /// Names that never move: one for each repository.
+    pub content_tags: Vec<String>,
+    /// Names that the user declared.
+    pub tags: Vec<String>,
+    /// What the names are given to.
+    pub descriptor: Value,
+    /// All that it is made of: layers, then configs, then manifests, each once.
+    pub blobs: Vec<Blob>,
+}
+
+/// An image with where its content comes from, by SHA-256.
+pub struct Shipped {
+    /// The image.
+    pub image: Image,
+    /// Its content.
+    pub parts: BTreeMap<Digest, Part>,
+}
+
+/// Reads the value of an image task; `fallback` is the repository of an image without tags.
+pub fn read(cas: &Cas, value: &Digest, fallback: &str) -> Result<Shipped> {
+    let layout = Layout { cas, value };
+    let index = layout.json("index.json")?;
+    let (mut top, mut tags): (Option<Value>, Vec<String>) = (None, Vec::new());
+    for entry in entries(&index, "manifests") {
+        let plain = index::without_name(entry);
+        if top.as_ref().is_some_and(|top| *top != plain) {
+            return Err(Failure::new("the layout has several images").into());
+        }
+        top = Some(plain);
+        tags.extend(index::name_of(entry).map(str::to_string).filter(|name| !tags.contains(name)));
+    }
+    let Some(descriptor) = top else { return Err(Failure::new("the layout has no image").into()) };
+    let manifest = index::blob(&descriptor)?.digest;
+    let mut repositories: Vec<&str> = Vec::new();
+    for repository in tags.iter().map(|tag| repository_of(tag)) {
+        if !repositories.contains(&repository) {
+            repositories.push(repository);
+        }
+    }
+    if repositories.is_empty() {
+        repositories.push(fallback);
+    }
+    let content_tags = repositories.into_iter().map(|name| content_tag(name, &manifest)).collect();
+    let mut found = Found::default();
+    layout.collect(&descriptor, 0, &mut found)?;
+    let blobs = found.layers.into_iter().chain(found.configs).chain(found.manifests).collect();
+    Ok(Shipped { image: Image { content_tags, tags, descriptor, blobs }, parts: found.parts })
+}
+
+/// The repository of an image without tags.
+pub fn fallback_repository(project: &str, task: &TaskName) -> String {
+    let instance = task.0.split_once('[').map_or("", |(_, rest)| rest.trim_end_matches(']'));
+    let name = match instance {
+        "" => task.bare().to_string(),
+        _ => format!("{}-{instance}", task.bare()),
+    };
+    format!("vcbuild.local/{}/{}", component(project), component(&name))
+}
+
+/// A text as a component of a repository's name. What has to be changed for that gets some digits of
+/// its digest, so that two texts never become one name.
+fn component(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let words: Vec<&str> = text.split(['-', '.', '_']).collect();
+    if words.iter().all(|word| !word.is_empty() && word.chars().all(is_plain)) {
+        return text.to_string();
+    }
+    let mut plain = String::new();
+    for c in text.chars().map(|c| c.to_ascii_lowercase()) {
+        match c {
+            c if is_plain(c) => plain.push(c),
+            _ if plain.is_empty() || plain.ends_with('-') => {}
+            _ => plain.push('-'),
+        }
+    }
+    let digits = &Digest::of(text.as_bytes()).hex()[..8];
+    format!("{}-{digits}", plain.trim_end_matches('-')).trim_start_matches('-').to_string()
+}
+
+/// The name under which an image is deployed (design, "Content tags").
+fn content_tag(repository: &str, manifest: &Digest) -> String {
+    format!("{repository}:vc-{}", &manifest.hex()[..16])
+}
+
+/// A name without its tag.
+fn repository_of(name: &str) -> &str {
+    match name.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => repository,
+        _ => name,
+    }
+}
+
+fn entries<'a>(document: &'a Value, list: &str) -> &'a [Value] {
+    document.get(list).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+#[derive(Default)]
+struct Found {
+    layers: Vec<Blob>,
+    configs: Vec<Blob>,
+    manifests: Vec<Blob>,
+    parts: BTreeMap<Digest, Part>,
+}
+
+/// A layout as a tree.
+struct Layout<'a> {
+    cas: &'a Cas,
+    value: &'a Digest,
+}
+
+impl Layout<'_> {
+    fn part(&self, path: &str) -> Result<(Part, u64)> {
+        let entry = self.cas.entry(self.value, path)?;
+        match entry.and_then(|entry| Some((entry.part()?, entry.size()?))) {
+            Some(found) => Ok(found),
+            None => Err(Failure::new(format!("the layout has no `{path}`")).into()),
+        }
+    }
+
+    fn json(&self, path: &str) -> Result<Value> {
+        let (part, size) = self.part(path)?;
+        if size > LONGEST {
+            return Err(Failure::new(format!("`{path}` has more than {LONGEST} bytes")).into());
+        }
+        let (mut recipe, mut bytes) = (Recipe::new(), Vec::new());
+        recipe.push(&part);
+        recipe.send(self.cas, &mut bytes)?;
+        serde_json::from_slice(&bytes).map_err(|error| Failure::new(format!("`{path}`: {error}")).into())
+    }
+
+    /// Takes a descriptor's blob; false if it is there already.
+    fn take(&self, blob: &Blob, found: &mut Found) -> Result<bool> {
+        let path = format!("blobs/sha256/{}", blob.digest.hex());
+        let (part, size) = self.part(&path)?;
+        if size != blob.size {
+            let message = format!("`{path}` has {size} bytes, not {}", blob.size);
+            return Err(Failure::new(message).into());
+        }
+        Ok(found.parts.insert(blob.digest, part).is_none())
+    }
+
+    /// Takes all that a descriptor leads to.
+    fn collect(&self, descriptor: &Value, depth: usize, found: &mut Found) -> Result<()> {
+        if depth > DEEPEST {
+            return Err(Failure::new("the layout has indexes within indexes").into());
+        }
+        let blob = index::blob(descriptor)?;
+        let document = self.json(&format!("blobs/sha256/{}", blob.digest.hex()))?;
+        for inner in entries(&document, "manifests") {
+            self.collect(inner, depth + 1, found)?;
+        }
+        for layer in entries(&document, "layers") {
+            let layer = index::blob(layer)?;
+            if self.take(&layer, found)? {
+                found.layers.push(layer);
+            }
+        }
+        if let Some(config) = document.get("config") {
+            let config = index::blob(config)?;
+            if self.take(&config, found)? {
+                found.configs.push(config);
+            }
+        }
+        if self.take(&blob, found)? {
+            found.manifests.push(blob);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_without_tags_have_a_repository() {
+        for (task, repository) in [
+            ("image.hello", "vcbuild.local/my-project/hello"),
+            ("image.component[vn-agent]", "vcbuild.local/my-project/component-vn-agent"),
+            ("image.c[1.2_3]", "vcbuild.local/my-project/c-1.2_3"),
+        ] {
+            assert_eq!(fallback_repository("my-project", &TaskName(task.into())), repository);
+        }
+        let odd =
+            ["image.c[A]", "image.c[a]", "image.c[arch=a,os=b]", "image.c[arch=a-os=b]", "image.c[+]"];
+        let all: BTreeSet<String> =
+            odd.iter().map(|task| fallback_repository("P Q", &TaskName((*task).into()))).collect();
+        assert_eq!(all.len(), odd.len());
+        for name in all {
+            let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "/.-".contains(c);
+            assert!(name.chars().all(fine), "{name}");
+            assert!(!name.contains("--") && !name.contains("/-"), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_port_is_not_a_tag() {
+        assert_eq!(repository_of("localhost:5000/x"), "localhost:5000/x");
+        assert_eq!(repository_of("localhost:5000/x:y"), "localhost:5000/x");
+    }
+}
