@@ -1,4 +1,46 @@
-//! vcbuild takes upstream source to running pods.
+//! vcbuild takes upstream source to running pods: clone, patch, compile, image, save, fetch, upload,
+//! import, deploy. Tasks are hashed by what they read, and only what changed is built, shipped and
+//! rolled out.
+//!
+//! # The flow
+//! ```text
+//! vcbuild.toml -> config -> graph -> schedule <-> build -> Event -> report
+//!                                                  |
+//!              step { inputs -> action -> key -> lookup | run -> check -> record }   (or: probe -> apply -> verify)
+//! ```
+//! A key needs the digests of finished inputs, so it is made inside the step: that gives early cut-off
+//! on every edge. A run with nothing to do never gets that far: `memo` holds what the last one saw.
+//!
+//! # The layers, lowest first
+//! | layer | modules | knows |
+//! |---|---|---|
+//! | values | `digest` `recipe` `error` `glob` | bytes and words |
+//! | report | `report` | `Event` only; the only one that prints |
+//! | host | `host` `pins` | the outside world: processes, files, git, nodes, clusters |
+//! | libraries | `oci` `patch` `manifest` `cache` | one thing each, and no task |
+//! | work | `work` `key` `explain` | what a task, an action and an effect are |
+//! | tasks | `tasks` | the nine kinds, one file each |
+//! | config | `config` | `vcbuild.toml` |
+//! | graph | `schedule` `graph` | names, edges, what may run next |
+//! | engine | `memo` `step` `step_effect` `build` | running it |
+//! | cli | `cli` | verbs, the environment, exit codes |
+//!
+//! A module uses only what stands above it in this table (and in its own row); a test reads the `use`
+//! lines.
+//!
+//! # Where to change what
+//! | to change | look in |
+//! |---|---|
+//! | what a kind reads, does, or has in its key | `tasks/KIND.rs`: the table, the task, the action or effect, in this order |
+//! | a new kind | one file in `tasks`, its lines in `tasks/mod.rs` |
+//! | how a hunk is placed | `patch/place.rs` |
+//! | the bytes of images | `oci` |
+//! | what is remembered of files, results, runs | `cache/stamps.rs`, `cache/actions.rs`, `cache/history.rs` |
+//! | what a no-op looks at | `memo.rs` |
+//! | what happens when content is lost | `schedule/rules.rs` decides, `step.rs` finds the owner |
+//! | a kind of host or cluster | `host/node.rs`, `host/cluster.rs`: one trait each |
+//! | messages about mistakes | `config`, `report/mistakes.rs` |
+//! | what a run prints | `report/story.rs`, `report/lines.rs` |
 #![forbid(unsafe_code)]
 
 mod build;

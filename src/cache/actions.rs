@@ -87,26 +87,24 @@ impl Cache {
             Hasher::Blake3(_) => "blake3",
             Hasher::Sha256(_) => "sha256",
         };
-        let named = match part {
-            Part::Inline(bytes) => {
-                let mut hasher = hasher;
-                hasher.update(bytes);
-                return Ok(hasher.finish());
+        let (what, digest) = match (part, &hasher) {
+            (Part::Inline(bytes), Hasher::Blake3(_)) => return Ok(Digest::of(bytes)),
+            (Part::Inline(bytes), Hasher::Sha256(_)) => return Ok(Digest::sha256_of(bytes)),
+            (Part::Blob(Blob { digest: digest @ Digest::Blake3(_), .. }), Hasher::Blake3(_))
+            | (Part::Blob(Blob { digest: digest @ Digest::Sha256(_), .. }), Hasher::Sha256(_)) => {
+                return Ok(*digest);
             }
-            Part::Blob(blob) if matches!(blob.digest, Digest::Sha256(_)) == (algorithm == "sha256") => {
-                return Ok(blob.digest);
-            }
-            Part::Blob(blob) => serde_json::json!({ "blob": blob.digest }),
-            Part::Recipe { recipe, .. } => serde_json::json!({ "recipe": recipe.digest }),
+            (Part::Blob(blob), _) => ("blob", blob.digest),
+            (Part::Recipe { recipe, .. }, _) => ("content", recipe.digest),
         };
-        let preimage = serde_json::json!({ "kind": "content", "algorithm": algorithm, "what": named });
+        let preimage = serde_json::json!({ what: digest, "algorithm": algorithm });
         let key = Digest::of(preimage.to_string().as_bytes());
         if let Some(record) = self.lookup(&key) {
             return Ok(record.value);
         }
-        let mut recipe = Recipe::new();
-        recipe.push(part);
-        let value = recipe.digest(&self.cas, hasher)?;
+        let mut whole = Recipe::new();
+        whole.push(part);
+        let value = whole.digest(&self.cas, hasher)?;
         let record =
             Record { version: VERSION, value, log: None, warnings: Vec::new(), milliseconds: 0, preimage };
         self.record(&key, &record)?;
@@ -123,6 +121,34 @@ fn checksum(key: &Digest, body: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn content_is_named_whatever_it_is_made_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(folder.path()).unwrap();
+        let blob = cache.cas.put(b"text").unwrap();
+        let mut recipe = Recipe::new();
+        recipe.blob(blob);
+        recipe.inline(b"!");
+        let recipe = cache.cas.put_recipe(&recipe).unwrap();
+        let Part::Recipe { recipe: bytes, .. } = recipe else { panic!("not a recipe") };
+        for (part, content) in [
+            (Part::Inline(b"in".to_vec()), b"in".to_vec()),
+            (Part::Blob(blob), b"text".to_vec()),
+            (recipe, b"text!".to_vec()),
+            // The same digest as the recipe's, but another content.
+            (Part::Blob(bytes), fs::read(&cache.cas.path(&bytes.digest), 999).unwrap().unwrap()),
+        ] {
+            for _ in 0..2 {
+                let sha256 = cache.content_digest(&part, Hasher::sha256()).unwrap();
+                assert_eq!(sha256, Digest::sha256_of(&content));
+                assert_eq!(cache.content_digest(&part, Hasher::blake3()).unwrap(), Digest::of(&content));
+            }
+        }
+        fs::remove_tree(&folder.path().join("v1/cas")).unwrap();
+        let known = cache.content_digest(&Part::Blob(blob), Hasher::sha256()).unwrap();
+        assert_eq!(known, Digest::sha256_of(b"text"));
+    }
 
     #[test]
     fn a_damaged_record_is_a_miss() {

@@ -16,6 +16,8 @@ use crate::glob::Globs;
 use crate::graph::{Graph, Node};
 use crate::host::fs::{self, Kind, Links};
 use crate::host::stop::Stop;
+use crate::report::output::Verbosity;
+use crate::report::{End, Event, Outcome, Report, Verdict};
 use crate::schedule::TaskId;
 use crate::tasks::names::{Declare, Names, Outputs};
 use crate::work::{Change, Class, Effect, Fault, Inputs, Reach, Task, TaskName, Work};
@@ -67,10 +69,51 @@ impl Get {
             known: &known,
         };
         let selected = project.graph.closure(&[reading].into());
-        let summary = engine.run(&selected, Logs::Keep, &mut faces.tee())?;
+        let mut tee = faces.tee();
+        let mut modest = Modest { task: &project.graph.node(reading).name, inner: &mut tee, written: Vec::new() };
+        let summary = engine.run(&selected, Logs::Keep, &mut modest)?;
+        let written = modest.written;
+        if session.settings.verbosity > Verbosity::Quiet {
+            super::remark(&written);
+        }
         // What the stamps remember saves time and nothing else.
         let _ = cache.cas.stamps.flush();
         Ok(super::run::exit(summary.verdict))
+    }
+}
+
+/// Tells what the engine tells, but not that the value was read, nor how a good run ended.
+pub struct Modest<'a> {
+    /// The task that reads.
+    pub task: &'a TaskName,
+    /// Who is told the rest.
+    pub inner: &'a mut dyn Report,
+    /// The lines that reading gave.
+    pub written: Vec<String>,
+}
+
+impl Report for Modest<'_> {
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::Done(done) if done.task == self.task.0 && done.outcome == Outcome::Applied => {
+                let lines = done.destinations.iter().flat_map(|destination| destination.changes.clone());
+                self.written = lines.collect();
+            }
+            Event::Start { task } if *task == self.task.0 => {}
+            Event::End(end) if end.verdict == Verdict::Ok => {
+                let mut counts = end.counts.clone();
+                counts.remove(&Outcome::Applied);
+                if !counts.contains_key(&Outcome::Ran) {
+                    counts.clear();
+                }
+                self.inner.event(&Event::End(End { counts, ..end.clone() }));
+            }
+            other => self.inner.event(other),
+        }
+    }
+
+    fn tick(&mut self) {
+        self.inner.tick();
     }
 }
 

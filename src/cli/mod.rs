@@ -236,6 +236,11 @@ pub fn say_bytes(bytes: &[u8]) {
     let _ = std::io::stdout().write_all(bytes);
 }
 
+/// Writes lines about what was done to standard error.
+pub fn remark(lines: &[String]) {
+    Output::new(std::io::stderr()).put(&lines.iter().map(|line| format!("{line}\n")).collect::<String>());
+}
+
 /// Writes what is wrong to standard error.
 fn complain(text: &str) {
     Output::new(std::io::stderr()).put(text);

@@ -103,7 +103,7 @@ impl<'a> Embedded<'a> {
             match found.kind {
                 Kind::File => {}
                 Kind::Folder => return Ok(Found::Other("a folder")),
-                Kind::Link => return Ok(Found::Other("a link")),
+                Kind::Link => return Ok(Found::Link),
                 Kind::Other => return Ok(Found::Other("a socket, pipe or device")),
             }
             if let Some(digest) = self.memory.recall(&found.stamp) {

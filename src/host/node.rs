@@ -115,6 +115,8 @@ pub enum Found {
         /// Permission bits.
         mode: u32,
     },
+    /// A symbolic link; it is not followed, and is replaced by what is sent.
+    Link,
     /// Something else, in words: `a folder`.
     Other(&'static str),
 }
@@ -192,9 +194,9 @@ pub trait Watch {
     fn waits(&self);
 }
 
-/// Whether a text can be the path of a file on a host: no `..`, not a folder's.
-pub fn is_file_path(path: &str) -> bool {
-    inside::names(path).is_some()
+/// The last name in the path of a file on a host; `None` if a text cannot be such a path.
+pub fn last_name(path: &str) -> Option<&str> {
+    inside::names(path)?.pop()
 }
 
 /// Reaches a host; a folder is relative to `root`.

@@ -74,15 +74,33 @@ struct Commit {
 impl Tree<'_> {
     fn commit(&mut self, sections: &[Section]) -> Result<(), Halt> {
         self.commit = Commit::default();
-        let (mut now, mut last) = (Vec::new(), Vec::new());
+        // What a file or folder is in the way of now may go in once that is gone: git sorts by path.
+        let mut blocked = Vec::new();
         for section in sections {
-            let makes = !matches!(section.operation, Operation::Edit(_) | Operation::Delete(_));
-            // A file can take the place of a folder once all that was in it is gone.
-            let waits = makes && self.now.entry(section.operation.path())? == Some(Entry::Folder);
-            if waits { &mut last } else { &mut now }.push(section);
+            let path = section.operation.path();
+            match &section.operation {
+                Operation::Edit(_) => self.edit(section, path)?,
+                Operation::Delete(_) => self.delete(section, path)?,
+                Operation::Create(_) if self.is_blocked(path)? => blocked.push((section, None)),
+                Operation::Create(_) => self.create(section, path)?,
+                Operation::Rename { from, .. } | Operation::Copy { from, .. } => {
+                    let Some(taken) = self.take(section, from, path)? else { continue };
+                    if self.is_blocked(path)? {
+                        blocked.push((section, Some(taken)));
+                    } else {
+                        self.arrive(section, path, taken)?;
+                    }
+                    continue;
+                }
+            }
+            self.commit.edited.insert(path.to_vec(), section.style);
         }
-        for section in now.into_iter().chain(last) {
-            self.section(section)?;
+        for (section, taken) in blocked {
+            let path = section.operation.path();
+            match taken {
+                Some(taken) => self.arrive(section, path, taken)?,
+                None => self.create(section, path)?,
+            }
         }
         for (path, line) in &self.commit.arrived {
             let was_there = self
@@ -105,17 +123,17 @@ impl Tree<'_> {
         Changing { patch: &self.patch.name, options: self.options }
     }
 
-    fn section(&mut self, section: &Section) -> Result<(), Halt> {
-        match &section.operation {
-            Operation::Edit(path) => self.edit(section, path)?,
-            Operation::Create(path) => self.create(section, path)?,
-            Operation::Delete(path) => self.delete(section, path)?,
-            Operation::Rename { from, to } | Operation::Copy { from, to } => {
-                return self.transfer(section, from, to);
+    /// Whether a folder is at a path, or a file or link above it.
+    fn is_blocked(&self, path: &[u8]) -> Result<bool> {
+        if self.now.entry(path)? == Some(Entry::Folder) {
+            return Ok(true);
+        }
+        for folder in name::folders(path) {
+            if matches!(self.now.entry(folder)?, Some(Entry::File { .. } | Entry::Link(_))) {
+                return Ok(true);
             }
         }
-        self.commit.edited.insert(section.operation.path().to_vec(), section.style);
-        Ok(())
+        Ok(false)
     }
 
     fn edit(&mut self, section: &Section, path: &[u8]) -> Result<(), Halt> {
@@ -123,8 +141,8 @@ impl Tree<'_> {
         let adds_to_nothing =
             matches!(&section.hunks[..], [hunk] if hunk.old_start == 0 && hunk.new_start > 0);
         let entry = self.now.entry(path)?;
-        let is_blank = matches!(&entry, None)
-            || matches!(&entry, Some(Entry::File { content, .. }) if content.is_empty());
+        let is_blank =
+            entry.is_none() || matches!(&entry, Some(Entry::File { content, .. }) if content.is_empty());
         if adds_to_nothing && (is_blank || self.options.zero_context == ZeroContext::Refuse) {
             return self.create(section, path);
         }
@@ -135,7 +153,8 @@ impl Tree<'_> {
             Ok((new, _)) if new == entry && section.hunks.is_empty() => self.already(section, path),
             Ok((new, said)) => {
                 self.say(path, said);
-                self.set(path, Some(new))
+                self.set(path, Some(entry), Some(new));
+                Ok(())
             }
             Err(refusal) => {
                 // What is refused although it fits somewhere is not made right by a reverse that fits too.
@@ -156,13 +175,17 @@ impl Tree<'_> {
             Mode::Link => Entry::Link(Vec::new()),
         };
         let (new, said) = self.change().changed(section, path, &blank)?;
-        match self.now.entry(path)? {
+        let there = self.now.entry(path)?;
+        match &there {
             None => {}
-            Some(there) if there == new => return self.already(section, path),
+            Some(there) if *there == new => return self.already(section, path),
             Some(Entry::File { content, executable }) if content.is_empty() => {
                 let (new, said) = match section.new_mode {
                     Some(_) => (new, said),
-                    None => self.change().changed(section, path, &Entry::File { content, executable })?,
+                    None => {
+                        let there = Entry::File { content: Vec::new(), executable: *executable };
+                        self.change().changed(section, path, &there)?
+                    }
                 };
                 if !matches!(new, Entry::File { .. }) {
                     return Err(self
@@ -171,24 +194,22 @@ impl Tree<'_> {
                         .into());
                 }
                 self.say(path, said);
-                return self.set(path, Some(new));
+                self.set(path, there, Some(new));
+                return Ok(());
             }
             Some(Entry::Folder) if self.is_empty(path)? => {}
             Some(Entry::Folder) => {
-                return Err(self
-                    .change()
-                    .refuse(section.line, Reason::Type, path, "is a folder with files in it")
-                    .hint("delete them in the same patch if a file takes its place")
-                    .into());
+                return Err(self.folder(section, path).into());
             }
             Some(_) => {
-                return Err(self.change().refuse(section.line, Reason::Exists, path, "is there already, with other content")
+                return Err(self.change().refuse(section.line, Reason::Exists, path, "is there already, with other content or mode")
                     .hint("remove the patch if upstream has the file now, or write it as a change of that file")
                     .into());
             }
         }
         self.say(path, said);
-        self.set(path, Some(new))
+        self.set(path, there, Some(new));
+        Ok(())
     }
 
     fn delete(&mut self, section: &Section, path: &[u8]) -> Result<(), Halt> {
@@ -209,11 +230,17 @@ impl Tree<'_> {
         }
         self.say(path, said);
         self.commit.gone.insert(path.to_vec());
-        self.set(path, None)
+        self.set(path, Some(entry), None);
+        Ok(())
     }
 
-    /// Renames or copies.
-    fn transfer(&mut self, section: &Section, from: &[u8], to: &[u8]) -> Result<(), Halt> {
+    /// Takes the source of a rename or copy, and gives what it becomes; nothing if it did so already.
+    fn take(
+        &mut self,
+        section: &Section,
+        from: &[u8],
+        to: &[u8],
+    ) -> Result<Option<(Entry, Vec<Said>)>, Halt> {
         let is_rename = matches!(section.operation, Operation::Rename { .. });
         let edited = self.commit.edited.get(from);
         if is_rename && edited.is_some() || edited == Some(&Style::Plain) {
@@ -230,43 +257,49 @@ impl Tree<'_> {
             None => self.now.entry(from)?,
         };
         let there = self.now.entry(to)?;
-        let Some(source) = source else {
-            let is_undone = is_rename
-                && there.as_ref().is_some_and(|there| self.change().is_undone(section, there, None));
-            return if is_undone {
-                self.already(section, to)
-            } else {
-                Err(self.missing(section, from).into())
-            };
+        let is_undone = |source: Option<&Entry>| {
+            there.as_ref().is_some_and(|there| self.change().is_undone(section, there, source))
         };
-        if !is_rename
-            && there.as_ref().is_some_and(|there| self.change().is_undone(section, there, Some(&source)))
-        {
-            return self.already(section, to);
+        let is_done = match &source {
+            None => is_rename && is_undone(None),
+            Some(source) => !is_rename && is_undone(Some(source)),
+        };
+        if is_done {
+            self.already(section, to)?;
+            return Ok(None);
         }
-        let (new, said) = self.change().changed(section, from, &source)?;
+        let Some(source) = source else { return Err(self.missing(section, from).into()) };
+        let taken = self.change().changed(section, from, &source)?;
         if is_rename {
             if !self.commit.arrived.contains_key(from) {
-                self.set(from, None)?;
+                self.set(from, Some(source), None);
             }
             self.commit.gone.insert(from.to_vec());
         }
+        Ok(Some(taken))
+    }
+
+    /// Puts what was renamed or copied at its new path.
+    fn arrive(&mut self, section: &Section, to: &[u8], taken: (Entry, Vec<Said>)) -> Result<(), Halt> {
         self.contained(section, to)?;
+        let there = self.now.entry(to)?;
         if there == Some(Entry::Folder) && !self.is_empty(to)? {
-            return Err(self
-                .change()
-                .refuse(section.line, Reason::Type, to, "is a folder with files in it")
-                .into());
+            return Err(self.folder(section, to).into());
         }
         if self.commit.edited.contains_key(to) && there.is_some() || self.commit.arrived.contains_key(to) {
-            return Err(self
-                .change()
-                .refuse(section.line, Reason::Exists, to, "is made or changed twice in this patch")
-                .into());
+            let what = "is made or changed twice in this patch";
+            return Err(self.change().refuse(section.line, Reason::Exists, to, what).into());
         }
         self.commit.arrived.insert(to.to_vec(), section.line);
-        self.say(to, said);
-        self.set(to, Some(new))
+        self.say(to, taken.1);
+        self.set(to, there, Some(taken.0));
+        Ok(())
+    }
+
+    fn folder(&self, section: &Section, path: &[u8]) -> Refusal {
+        self.change()
+            .refuse(section.line, Reason::Type, path, "is a folder with files in it")
+            .hint("delete them in the same patch if a file takes its place")
     }
 
     fn already(&mut self, section: &Section, path: &[u8]) -> Result<(), Halt> {
@@ -324,9 +357,10 @@ impl Tree<'_> {
         Ok(true)
     }
 
-    fn set(&mut self, path: &[u8], entry: Option<Entry>) -> Result<(), Halt> {
-        let was = self.now.entry(path)?;
-        self.found.entry(path.to_vec()).or_insert(was.is_some());
+    /// Changes a path at which `was` is now.
+    fn set(&mut self, path: &[u8], was: Option<Entry>, entry: Option<Entry>) {
+        let was_there = !matches!(was, None | Some(Entry::Folder));
+        self.found.entry(path.to_vec()).or_insert(was_there);
         self.commit.before.entry(path.to_vec()).or_insert(was);
         let change = match entry {
             None => Change::Remove,
@@ -335,7 +369,6 @@ impl Tree<'_> {
             Some(Entry::Folder) => panic!("BUG: a patch makes no folder"),
         };
         self.now.lay([(path.to_vec(), change)]);
-        Ok(())
     }
 
     fn say(&mut self, path: &[u8], said: Vec<Said>) {

@@ -136,6 +136,12 @@ fn case(number: usize, dice: &mut Dice) -> Case {
         if diff.is_empty() {
             continue;
         }
+        if dice.once_in(16) {
+            // Hunks of another change of the same file: they overlap, or come out of order.
+            let other = edited(&base, changes, dice);
+            let more = self::diff("", &old_text, &file(&other, dice), context);
+            diff.extend(more.split_inclusive(|byte| *byte == b'\n').skip(2).flatten());
+        }
         if dice.once_in(3) {
             diff = damaged(&diff, dice);
         }
@@ -152,8 +158,31 @@ fn case(number: usize, dice: &mut Dice) -> Case {
                 self::file(&lines, dice)
             }
         };
-        return Case { file, diff };
+        return match number % 4 {
+            3 => with_crlf(Case { file, diff }, dice),
+            _ => Case { file, diff },
+        };
     }
+}
+
+/// Gives the file, the text of the hunks, the whole patch, or some lines of them CRLF.
+fn with_crlf(case: Case, dice: &mut Dice) -> Case {
+    let (of_file, of_patch) = (dice.roll(4), dice.roll(4));
+    let mut convert = |text: &[u8], style: usize| -> Vec<u8> {
+        let lines = text.split_inclusive(|byte| *byte == b'\n').flat_map(|line| {
+            let is_header = line.starts_with(b"\\")
+                || line == b"\n" && style != 2
+                || style == 1 && (line.starts_with(b"--- a/") || line.starts_with(b"+++ b/"));
+            match line.strip_suffix(b"\n") {
+                Some(line) if !is_header && (style == 1 || style == 2 || style == 3 && dice.once_in(2)) => {
+                    [line, b"\r\n"]
+                }
+                _ => [line, b""],
+            }
+        });
+        lines.flatten().copied().collect()
+    };
+    Case { file: convert(&case.file, of_file), diff: convert(&case.diff, of_patch) }
 }
 
 /// What `patch` did with one file.
@@ -167,16 +196,16 @@ pub struct Gnu {
     pub content: Option<Vec<u8>>,
 }
 
-/// Runs `patch` in `folder` and gives its exit code and what it said.
+/// Runs `patch` in `folder` and gives its exit code (none if it crashed) and what it said.
 #[expect(clippy::disallowed_methods, reason = "the test compares with another program")]
-pub fn gnu(folder: &Path, patch: &[u8], options: &[&str]) -> (i32, String) {
+pub fn gnu(folder: &Path, patch: &[u8], options: &[&str]) -> (Option<i32>, String) {
     std::fs::write(folder.join("the.patch"), patch).unwrap();
     let mut command = Command::new("patch");
     command.current_dir(folder).args(["-p1", "--no-backup-if-mismatch", "-i", "the.patch"]).args(options);
     command.env("LC_ALL", "C").stdin(Stdio::null());
     let output = command.output().expect("GNU patch is installed: apt-get install patch");
     let said = [&output.stdout[..], &output.stderr].concat();
-    (output.status.code().unwrap(), String::from_utf8_lossy(&said).into_owned())
+    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
 }
 
 /// Reads what `patch` said about each file.
@@ -214,37 +243,59 @@ fn understood(said: &str) -> BTreeMap<String, Gnu> {
 /// Cases per run of `patch`: starting it takes longer than what it does.
 const BATCH: usize = 100;
 
-#[test]
+/// Runs both over some cases. A crash of `patch` itself is narrowed down to the case that makes it.
 #[expect(clippy::disallowed_methods, reason = "the test lays out files for another program")]
+fn run(cases: &[(String, Case)], fuzz: u32, seen: &mut BTreeMap<String, usize>) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut patch = Vec::new();
+    for (name, case) in cases {
+        std::fs::write(folder.path().join(name), &case.file).unwrap();
+        patch.extend_from_slice(&case.diff);
+    }
+    let (code, said) = gnu(folder.path(), &patch, &[&format!("-F{fuzz}"), "-r", "-"]);
+    let Some(code) = code else {
+        if let [(_, _)] = cases {
+            *seen.entry("patch crashes".to_owned()).or_default() += 1;
+            return;
+        }
+        let (first, second) = cases.split_at(cases.len() / 2);
+        run(first, fuzz, seen);
+        return run(second, fuzz, seen);
+    };
+    assert!(code < 2, "{said}");
+    let mut said = understood(&said);
+    for (name, case) in cases {
+        let mut theirs = said.remove(name).unwrap_or_default();
+        theirs.content = std::fs::read(folder.path().join(name)).ok();
+        for zero_context in [ZeroContext::Refuse, ZeroContext::Allow] {
+            let options = Options { fuzz, zero_context, ..Options::default() };
+            compare(name, case, &theirs, &options, seen);
+        }
+    }
+}
+
+#[test]
 fn placement_agrees_with_gnu_patch() {
     let mut dice = Dice::new(1);
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     for batch in 0..60 {
-        let folder = tempfile::tempdir().unwrap();
-        let fuzz = [2, 2, 2, 1, 0][batch % 5];
-        let cases: Vec<Case> = (0..BATCH).map(|number| case(number, &mut dice)).collect();
-        let mut patch = Vec::new();
-        for (number, case) in cases.iter().enumerate() {
-            std::fs::write(folder.path().join(format!("f{number}")), &case.file).unwrap();
-            patch.extend_from_slice(&case.diff);
-        }
-        let (code, said) = gnu(folder.path(), &patch, &[&format!("-F{fuzz}"), "-r", "-"]);
-        assert!(code < 2, "{said}");
-        let mut said = understood(&said);
-        for (number, case) in cases.iter().enumerate() {
-            let name = format!("f{number}");
-            let mut theirs = said.remove(&name).unwrap_or_default();
-            theirs.content = std::fs::read(folder.path().join(&name)).ok();
-            for zero_context in [ZeroContext::Refuse, ZeroContext::Allow] {
-                let options = Options { fuzz, zero_context, ..Options::default() };
-                compare(&name, case, &theirs, &options, &mut seen);
-            }
-        }
+        let cases: Vec<_> =
+            (0..BATCH).map(|number| (format!("f{number}"), case(number, &mut dice))).collect();
+        run(&cases, [2, 2, 2, 1, 0][batch % 5], &mut seen);
     }
     println!("{seen:?}");
-    for what in
-        ["same", "offset", "fuzz", "ambiguous", "both refuse", "order", "nothing-compared", "file-end"]
-    {
+    for what in [
+        "same",
+        "offset",
+        "fuzz",
+        "ambiguous",
+        "both refuse",
+        "order",
+        "nothing-compared",
+        "file-end",
+        "line-ends",
+        "line ends by content",
+    ] {
         assert!(seen.get(what).is_some_and(|count| *count > 0), "no case of {what}: {seen:?}");
     }
 }
@@ -265,6 +316,11 @@ fn compare(name: &str, case: &Case, theirs: &Gnu, options: &Options, seen: &mut 
     .unwrap();
     match (ours, theirs.failed) {
         (Ok((after, applied)), false) => {
+            if applied.notes.iter().any(|note| matches!(note.said, Said::LineEnds(_))) {
+                // It found no line, and put an insertion where its context was all left out.
+                assert!(theirs.moved.iter().any(|one| one.fuzz > 0), "{shown}");
+                return count("blind");
+            }
             let content = after.0.get(name.as_bytes()).map(|entry| match entry {
                 Entry::File { content, .. } => content.clone(),
                 other => panic!("{other:?}"),
@@ -285,14 +341,27 @@ fn compare(name: &str, case: &Case, theirs: &Gnu, options: &Options, seen: &mut 
             count(if moved.iter().any(|one| one.fuzz > 0) { "fuzz" } else { "no fuzz" });
             count(if moved.iter().any(|one| one.offset != 0) { "offset" } else { "no offset" });
         }
+        (Ok((_, applied)), true)
+            if applied.notes.iter().any(|note| matches!(note.said, Said::LineEnds(_))) =>
+        {
+            count("line ends by content");
+        }
         (Ok(_), true) => panic!("GNU patch refuses this; {shown}"),
         (Err(_), true) => count("both refuse"),
         (Err(reason), false) => {
-            let deliberate = [Reason::Nothing, Reason::Order, Reason::FileEnd, Reason::Exists];
+            let deliberate =
+                [Reason::Nothing, Reason::Order, Reason::FileEnd, Reason::Exists, Reason::LineEnds];
             // It puts the text of a creation in front of what is there, even if that is the same text.
             let prepends =
                 reason == Reason::Applied && case.diff.windows(8).any(|eight| eight == b"@@ -0,0 ");
-            assert!(prepends || deliberate.contains(&reason), "GNU patch accepts this; {shown}");
+            // With other line ends, what is there already may be put there again without comparing anything.
+            let is_blind = matches!(reason, Reason::Applied | Reason::Reversed)
+                && case.file.contains(&b'\r') | case.diff.contains(&b'\r')
+                && theirs.moved.iter().any(|one| one.fuzz > 0);
+            assert!(
+                prepends || is_blind || deliberate.contains(&reason),
+                "GNU patch accepts this; {shown}"
+            );
             count(reason.name());
         }
     }

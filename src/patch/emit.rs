@@ -50,7 +50,7 @@ pub fn emit(
         drift = slot - Sought::new(hunk).start;
         moved.extend(note);
         emission.write(hunk, slot as usize, asking)?;
-        net += hunk.new().count() as i64 - hunk.old().count() as i64;
+        net += hunk.new_lines().count() as i64 - hunk.old_lines().count() as i64;
     }
     emission.copy(text.count(), &|| unended(asking, hunks.last()))?;
     Ok(Emitted { content: emission.content, moved, kept })
@@ -73,14 +73,15 @@ fn place(
         let (number, line) = (hunk.number, hunk.line);
         Refusal::new(reason, format!("`{patch}` line {line}: hunk {number} of `{path}` {message}"))
     };
-    let adds_only = hunk.old().next().is_none();
+    let adds_only = hunk.old_lines().next().is_none();
     let is_whole = adds_only && text.count() == 0;
     if adds_only && !is_whole && options.zero_context == ZeroContext::Refuse {
         return Err(refuse(Reason::Nothing, "adds lines without any context, so nothing says where they belong")
             .hint("write the patch with context (`diff -U3`), or set `zero_context = true` to trust its line numbers"));
     }
     let reversed = (hunk.number == 1).then(|| hunk.reversed());
-    let reversed_sought = reversed.as_ref().filter(|hunk| hunk.old().next().is_some()).map(Sought::new);
+    let reversed_sought =
+        reversed.as_ref().filter(|hunk| hunk.old_lines().next().is_some()).map(Sought::new);
     let most = sought.most_fuzz(options.fuzz);
     for fuzz in 0..=most {
         match sought.find(text, from, fuzz) {
@@ -136,11 +137,16 @@ fn place(
 
 /// The hunks with the file's line ends, if the file has one style and all hunks the other.
 fn adapt(text: &Text<'_>, hunks: &[Hunk]) -> Option<(Vec<Hunk>, Ends)> {
-    if hunks.iter().all(|hunk| hunk.old().next().is_none()) {
+    // Without an old line that has an end, nothing would be matched by its content.
+    if !hunks.iter().flat_map(Hunk::old_lines).any(|line| line.ends_with(b"\n")) {
         return None;
     }
     let of_hunks = Ends::of(hunks.iter().flat_map(|hunk| &hunk.lines).map(|line| &line.text[..]));
     if !matches!(of_hunks, Ends::Lf | Ends::Crlf) {
+        return None;
+    }
+    // Most files have the style of the patch, or both; the first line tells.
+    if text.count() == 0 || Ends::of([text.line(0)]) == of_hunks {
         return None;
     }
     let of_text = text.ends();

@@ -45,7 +45,7 @@ pub fn read(reader: &mut Reader<'_>, number: usize) -> Result<Hunk, Refusal> {
     }
     let (old_start, new_start) = (hunk.old_range().start() as u64, hunk.new_range().start() as u64);
     let hunk = Hunk { number, line: header_line, old_start, new_start, lines };
-    for (start, count) in [(old_start, hunk.old().count()), (new_start, hunk.new().count())] {
+    for (start, count) in [(old_start, hunk.old_lines().count()), (new_start, hunk.new_lines().count())] {
         if start == 0 && count > 0 {
             return Err(malformed("the hunk has lines but starts at line 0".to_owned()));
         }
@@ -81,7 +81,7 @@ fn frame(
                 .refuse(Reason::CutOff, "the patch ends inside this line")
                 .hint("end it with a line end, or write the patch again if more is missing"));
         };
-        let kind = if line.is_empty() || line == b"\r" { b' ' } else { line[0] };
+        let kind = if line.is_empty() || reader.is_crlf && line == b"\r" { b' ' } else { line[0] };
         let ended = match kind {
             b' ' => old_ended || new_ended,
             b'-' => old_ended,

@@ -24,6 +24,10 @@ mod cases;
 #[cfg(test)]
 mod differential;
 #[cfg(test)]
+mod histories;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod tests;
 
 pub use apply::{Applied, apply};

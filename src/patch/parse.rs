@@ -39,6 +39,8 @@ pub struct Reader<'a> {
     commit: usize,
     /// In a mail: how many sections there were when it began.
     mail: Option<usize>,
+    /// Whether the last `+++` line ends with CRLF: the patch itself may have been carried so.
+    pub is_crlf: bool,
     /// Whether only blank lines were seen since the last hunk.
     after_hunk: bool,
 }
@@ -46,7 +48,17 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn new(name: &'a str, bytes: &'a [u8], options: &'a Options) -> Self {
         let lines = bytes.split_inclusive(|byte| *byte == b'\n').collect();
-        Self { name, options, lines, at: 0, sections: Vec::new(), commit: 0, mail: None, after_hunk: false }
+        Self {
+            name,
+            options,
+            lines,
+            at: 0,
+            sections: Vec::new(),
+            commit: 0,
+            mail: None,
+            is_crlf: false,
+            after_hunk: false,
+        }
     }
 
     /// The line `ahead` of the next one, with its line end; empty after the last.
@@ -135,6 +147,13 @@ impl<'a> Reader<'a> {
                 .refuse(Reason::Binary, "a binary change without its `diff --git` header and data")
                 .hint("write the patch with `git diff --binary`"));
         }
+        if line == b"---" && self.mail.is_some_and(|count| count < self.sections.len()) {
+            let section = &self.sections[self.sections.len() - 1];
+            let message = "a diff stands in the message of a mail, before its `---` line";
+            return Err(self
+                .refuse_at(section.line, Reason::Message, message)
+                .hint("indent it or remove it: only what follows the `---` line may change files"));
+        }
         if self.after_hunk && matches!(line.first(), Some(b' ' | b'+' | b'-' | b'\\')) && line != b"-- " {
             let message =
                 format!("the hunk goes on after the lines that its header counts: `{}`", show(line));
@@ -148,13 +167,6 @@ impl<'a> Reader<'a> {
         if is_commit(line, b"From ") || is_commit(line, b"commit ") {
             self.commit += 1;
             self.mail = line.starts_with(b"From ").then_some(self.sections.len());
-        }
-        if line == b"---" && self.mail.is_some_and(|count| count < self.sections.len()) {
-            let section = &self.sections[self.sections.len() - 1];
-            let message = "a diff stands in the message of a mail, before its `---` line";
-            return Err(self
-                .refuse_at(section.line, Reason::Message, message)
-                .hint("indent it or remove it: only what follows the `---` line may change files"));
         }
         Ok(())
     }
@@ -206,12 +218,12 @@ impl<'a> Reader<'a> {
         };
         let contradiction = match &section.operation {
             Operation::Create(_) if !section.hunks.is_empty() => {
-                let fits = empty(|hunk| hunk.old_start, |hunk| hunk.old().count());
+                let fits = empty(|hunk| hunk.old_start, |hunk| hunk.old_lines().count());
                 (!fits)
                     .then_some("the header says that the file is new, but a hunk has lines of an old one")
             }
             Operation::Delete(_) => {
-                let fits = section.hunks.iter().all(|hunk| hunk.new().next().is_none());
+                let fits = section.hunks.iter().all(|hunk| hunk.new_lines().next().is_none());
                 (!fits).then_some("the header says that the file goes, but a hunk has lines of a new one")
             }
             _ => None,
@@ -236,7 +248,7 @@ impl<'a> Reader<'a> {
     /// Reads the hunks after a `+++` line; that line's end says whether the patch itself was carried
     /// with CRLF.
     fn hunks(&mut self) -> Result<Vec<Hunk>, Refusal> {
-        let is_crlf = self.lines[self.at - 1].ends_with(b"\r\n");
+        self.is_crlf = self.lines[self.at - 1].ends_with(b"\r\n");
         let mut hunks = Vec::new();
         while self.line(0).starts_with(b"@@ -") {
             hunks.push(hunk::read(self, hunks.len() + 1)?);
@@ -251,7 +263,9 @@ impl<'a> Reader<'a> {
                 .refuse(reason, message)
                 .hint("`@@ -1,3 +1,4 @@` has to follow the `+++` line directly"));
         }
-        if is_crlf && let Err(line) = hunk::cut_cr(&mut hunks) {
+        if self.is_crlf
+            && let Err(line) = hunk::cut_cr(&mut hunks)
+        {
             let message = "the `+++` line ends with CRLF; here some lines do, and some do not";
             return Err(self
                 .refuse_at(line, Reason::LineEnds, message)

@@ -55,7 +55,7 @@ pub struct From {
 impl<'h> Sought<'h> {
     /// Prepares a hunk.
     pub fn new(hunk: &'h Hunk) -> Self {
-        let old: Vec<&[u8]> = hunk.old().collect();
+        let old: Vec<&[u8]> = hunk.old_lines().collect();
         let is_context = |line: &&super::section::Line| line.side == Side::Context;
         let lead = hunk.lines.iter().take_while(is_context).count();
         let trail = hunk.lines.iter().rev().take_while(is_context).count();
@@ -118,6 +118,9 @@ impl<'h> Sought<'h> {
     }
 }
 
+/// So many lines are compared one by one before an index is worth its price.
+const EFFORT: i64 = 4000;
+
 /// The old side without the lines that fuzz leaves out.
 struct Part<'p, 'h, 't> {
     sought: &'p Sought<'h>,
@@ -133,7 +136,18 @@ impl Part<'_, '_, '_> {
 
     /// Whether the compared lines are in the text with the first old line on `slot`.
     fn fits(&self, slot: i64) -> bool {
-        slot >= 1 && self.text.has((slot + self.top - 1) as usize, &self.sought.old[self.inner()])
+        self.fits_within(slot, &mut 0)
+    }
+
+    /// The same; takes the lines it compared from `effort`.
+    fn fits_within(&self, slot: i64, effort: &mut i64) -> bool {
+        if slot < 1 {
+            return false;
+        }
+        let lines = &self.sought.old[self.inner()];
+        let agreeing = self.text.agreeing((slot + self.top - 1) as usize, lines);
+        *effort -= agreeing as i64 + 1;
+        agreeing == lines.len()
     }
 
     /// All slots where a line agrees that is the rarest one, as `(slot, rank)` in order.
@@ -159,8 +173,16 @@ impl Part<'_, '_, '_> {
 
     /// The slot in `floor..=high` nearest to `guess`; of two, the later.
     fn nearest(&self, guess: i64, floor: i64, high: i64) -> Option<i64> {
-        if guess >= floor && guess <= high && self.fits(guess) {
-            return Some(guess);
+        let mut effort = EFFORT;
+        let mut distance = (guess - high).max(0);
+        while effort > 0 && distance <= (high - guess).max(guess - floor) {
+            for slot in [guess + distance, guess - distance] {
+                if slot >= floor && slot <= high && self.fits_within(slot, &mut effort) {
+                    return Some(slot);
+                }
+            }
+            distance += 1;
+            effort -= 1;
         }
         let wanted = sum(&self.sought.hashes[self.inner()]);
         let (places, at) = self.candidates();

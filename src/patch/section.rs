@@ -141,12 +141,12 @@ pub enum Block {
 
 impl Hunk {
     /// The lines of the old side.
-    pub fn old(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
+    pub fn old_lines(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
         self.lines.iter().filter(|line| line.side != Side::New).map(|line| &line.text[..])
     }
 
     /// The lines of the new side.
-    pub fn new(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
+    pub fn new_lines(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
         self.lines.iter().filter(|line| line.side != Side::Old).map(|line| &line.text[..])
     }
 

@@ -22,7 +22,7 @@ enum Row<'a> {
 
 /// The lines that a failure shows for `hunk`.
 pub fn mismatch(text: &Text<'_>, hunk: &Hunk, from: From) -> Vec<String> {
-    let old: Vec<&[u8]> = hunk.old().take(SHOWN).collect();
+    let old: Vec<&[u8]> = hunk.old_lines().take(SHOWN).collect();
     let guess = i64::try_from(hunk.old_start).unwrap_or(0).saturating_add(from.drift);
     let near = nearest(text, &old, guess);
     let to = (near + old.len() + 2).min(text.count());
@@ -42,7 +42,7 @@ pub fn mismatch(text: &Text<'_>, hunk: &Hunk, from: From) -> Vec<String> {
             Row::There(line, at) => format!("+ {:WIDTH$} | {}  (line {at})", "", cut(line)),
         });
     }
-    if hunk.old().nth(SHOWN).is_some() {
+    if hunk.old_lines().nth(SHOWN).is_some() {
         lines.push("  …".to_owned());
     }
     lines.extend(difference(&rows));

@@ -160,7 +160,11 @@ impl Story {
     }
 
     /// `done: 3 ran, 1 applied, 10 up to date (2.3 s)`.
+    /// The last line. An end without counts is one that somebody else tells.
     fn closing(&self, end: &End) -> String {
+        if end.counts.is_empty() && end.verdict == Verdict::Ok {
+            return String::new();
+        }
         let count = |outcome| end.counts.get(&outcome).copied().unwrap_or(0);
         let idle = count(Outcome::Hit) + count(Outcome::Unchanged);
         let time = text::seconds(end.seconds);
@@ -172,13 +176,10 @@ impl Story {
             Verdict::Interrupted => ("interrupted:", Style::Bad),
         };
         if end.verdict == Verdict::Ok && !did {
-            return match (self.planned, idle) {
-                (true, _) => String::new(),
-                (false, 0) => format!("nothing to do ({time})\n"),
-                (false, idle) => {
-                    format!("nothing to do: {} up to date ({time})\n", text::count(idle, "task"))
-                }
-            };
+            if self.planned {
+                return String::new();
+            }
+            return format!("nothing to do: {} up to date ({time})\n", text::count(idle, "task"));
         }
         let parts: Vec<String> = [
             (count(Outcome::Failed), "failed"),

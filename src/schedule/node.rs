@@ -90,7 +90,7 @@ pub struct Healed {
 pub enum Healer {
     /// The task wrote it again itself: it may not lose it a second time.
     Itself,
-    /// An input wrote it, or the task's value does without it now.
+    /// An input wrote it, and the task passes it on.
     Another,
 }
 

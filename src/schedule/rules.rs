@@ -83,7 +83,7 @@ impl<V: PartialEq, L: Ord + Clone> Schedule<V, L> {
             let node = &mut self.nodes[id];
             match how {
                 Restored::Written => node.heal(digest.clone(), self.now, Healer::Itself),
-                Restored::Gone => node.heal(digest.clone(), self.now, Healer::Another),
+                Restored::Gone => {}
                 Restored::PassedThrough { holders } => {
                     node.moved.insert(digest.clone(), Moved { seen, holders: holders.clone() });
                     for holder in holders {
@@ -148,7 +148,6 @@ impl<V: PartialEq, L: Ord + Clone> Schedule<V, L> {
             return;
         }
         match &node.state {
-            State::Running { asked } if asked.contains_key(digest) => return,
             State::Running { .. } => return node.note(digest.clone(), seen),
             State::Held if node.moved.contains_key(digest) => return,
             _ => {}

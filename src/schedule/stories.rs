@@ -106,6 +106,12 @@ fn the_longest_chain_goes_first_then_the_lowest_id() {
 }
 
 #[test]
+fn of_several_chains_the_longest_counts() {
+    let entries = vec![action(&[]), action(&[0]), action(&[]), action(&[2]), action(&[2]), action(&[4])];
+    assert_eq!(starts(&mut plan(entries)), look_ups(&[2, 0]));
+}
+
+#[test]
 fn a_full_pool_hides_nothing() {
     let go = |entry: Entry| Entry { pool: Some(PoolId(0)), ..entry };
     let entries =
@@ -560,21 +566,95 @@ fn stopping_leaves_what_is_done_even_if_it_is_in_doubt() {
 
 #[test]
 fn a_task_that_is_lost_each_time_and_different_each_time_is_given_up() {
-    let mut plan = plan(vec![action(&[]), effect(&[0])]);
-    starts(&mut plan);
-    hit(&mut plan, 0, 'a');
-    let mut runs = 0;
-    while !plan.is_over() {
+    const NEW: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+    let same = |_| 'a';
+    let other = |at| char::from_digit(at, 36).unwrap();
+    let ways: [(&dyn Fn(u32) -> char, Restored); 3] = [(&other, Gone), (&same, Gone), (&other, Written)];
+    for (value, restored) in ways {
+        let mut plan = plan(vec![action(&[]), effect(&[0])]);
         starts(&mut plan);
-        lost(&mut plan, 1, &[("new", 0)]);
-        for (id, lost) in starts(&mut plan) {
-            assert_eq!((id, lost), (0, vec!["new"]));
-            runs += 1;
-            remade(&mut plan, 0, char::from_digit(runs, 36).unwrap(), &[("new", Gone)]);
+        hit(&mut plan, 0, 'a');
+        let mut runs = 0;
+        while !plan.is_over() {
+            starts(&mut plan);
+            let new = NEW[runs as usize];
+            lost(&mut plan, 1, &[(new, 0)]);
+            for (id, lost) in starts(&mut plan) {
+                assert_eq!((id, lost), (0, vec![new]));
+                runs += 1;
+                remade(&mut plan, 0, value(runs), &[(new, restored.clone())]);
+            }
         }
+        assert_eq!(runs, rules::MOST_UPSETS);
+        assert_eq!(plan.unhealed(TaskId(0)), Some(&Unhealed::Changing("8")));
     }
-    assert_eq!(runs, rules::MOST_UPSETS);
-    assert_eq!(plan.unhealed(TaskId(0)), Some(&Unhealed::Changing("new")));
+    // The same for what it stores itself.
+    let mut plan = plan(vec![action(&[])]);
+    for new in &NEW[..9] {
+        starts(&mut plan);
+        lost(&mut plan, 0, &[(new, 0)]);
+    }
+    assert_eq!(plan.unhealed(TaskId(0)), Some(&Unhealed::Changing("8")));
+}
+
+#[test]
+fn what_passes_through_is_not_asked_of_a_task_again_while_or_after_its_holder_writes_it() {
+    let mut plan = plan(vec![action(&[]), action(&[0]), effect(&[1]), effect(&[1]), effect(&[1])]);
+    hits(&mut plan, 1);
+    starts(&mut plan);
+    lost(&mut plan, 2, &[("x", 1)]);
+    starts(&mut plan);
+    remade(&mut plan, 1, 'a', &[("x", through(&[0]))]);
+    starts(&mut plan);
+    lost(&mut plan, 3, &[("x", 1)]);
+    remade(&mut plan, 0, 'a', &[("x", Written)]);
+    assert_eq!(starts(&mut plan), look_ups(&[2, 3]));
+    lost(&mut plan, 4, &[("x", 1)]);
+    assert_eq!(starts(&mut plan), look_ups(&[4]));
+}
+
+#[test]
+fn the_newest_sighting_of_a_loss_counts() {
+    for order in [[2, 3], [3, 2]] {
+        // 1 passes on what 0 writes; 4 reads 0 itself.
+        let limits = Limits { jobs: 9, effects: 2, pools: vec![] };
+        let entries = vec![action(&[]), action(&[0]), effect(&[1]), effect(&[1]), action(&[0])];
+        let mut plan = plan_with(entries, limits, OnFailure::GoOn);
+        starts(&mut plan);
+        hit(&mut plan, 0, 'a');
+        starts(&mut plan);
+        hit(&mut plan, 1, 'a');
+        assert_eq!(starts(&mut plan), look_ups(&[2, 3]));
+        lost(&mut plan, 4, &[("x", 0)]);
+        lost(&mut plan, 3, &[("y", 1)]);
+        assert_eq!(starts(&mut plan), [(0, vec!["x"])]);
+        remade(&mut plan, 0, 'a', &[("x", Written)]);
+        assert_eq!(starts(&mut plan), [(1, vec!["y"]), (4, vec![])]);
+        remade(&mut plan, 1, 'a', &[("y", Written)]);
+        assert_eq!(starts(&mut plan), look_ups(&[3]));
+        // 2 started before 0 wrote `x` again, 3 after that.
+        for id in order {
+            lost(&mut plan, id, &[("x", 1)]);
+        }
+        assert_eq!(starts(&mut plan), [(1, vec!["x"])]);
+        remade(&mut plan, 1, 'a', &[("x", through(&[0]))]);
+        assert_eq!(plan.unhealed(TaskId(0)), Some(&Unhealed::Again("x")));
+    }
+}
+
+#[test]
+fn a_task_that_cannot_be_healed_asks_nothing_more() {
+    let mut plan = plan(vec![action(&[]), action(&[0]), action(&[1])]);
+    hit_first(&mut plan);
+    lost(&mut plan, 1, &[("file", 1)]);
+    starts(&mut plan);
+    remade(&mut plan, 1, 'a', &[("file", Written)]);
+    starts(&mut plan);
+    lost(&mut plan, 2, &[("y", 1)]);
+    assert_eq!(starts(&mut plan), [(1, vec!["y"])]);
+    lost(&mut plan, 1, &[("x", 0), ("file", 1)]);
+    assert_eq!(plan.unhealed(TaskId(1)), Some(&Unhealed::Again("file")));
+    assert_eq!(outcome(&plan, 0), Some(Hit));
 }
 
 #[test]

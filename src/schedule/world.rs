@@ -144,6 +144,8 @@ struct World {
     /// What a kept run was made from.
     made_from: BTreeMap<u32, BTreeMap<u32, Value>>,
     reported: BTreeMap<u32, BTreeSet<Digest>>,
+    /// What a task said that it wrote again.
+    rewritten: BTreeSet<(u32, Digest)>,
     random: u64,
     trace: Vec<String>,
     starts: usize,
@@ -164,6 +166,7 @@ impl World {
             lost: BTreeMap::new(),
             made_from: BTreeMap::new(),
             reported: BTreeMap::new(),
+            rewritten: BTreeSet::new(),
             trace: Vec::new(),
             starts: 0,
         }
@@ -385,6 +388,9 @@ impl World {
             }
             Finish::Done { restored, .. } => {
                 for (digest, how) in restored {
+                    if *how == Restored::Written {
+                        self.rewritten.insert((id, *digest));
+                    }
                     if let Restored::PassedThrough { holders } = how {
                         for holder in holders {
                             self.reported.entry(holder.0).or_default().insert(*digest);
@@ -461,6 +467,10 @@ impl World {
             let by_plan = plan.outcome(id) == Some(Outcome::Skipped) || plan.unhealed(id).is_some();
             assert_eq!(by_plan, ended.contains(&id), "{id:?} ended, and nobody was told");
         }
+        let lost: usize = self.lost.values().sum();
+        // A loss opens each task once, more or less: nothing runs in vain while something above is open.
+        let bound = total * (1 + 2 * lost);
+        assert!(self.starts <= bound, "{} starts of {total} tasks for {lost} losses", self.starts);
         self.judge(&plan);
         plan
     }
@@ -493,6 +503,8 @@ impl World {
             match plan.unhealed(TaskId(id)) {
                 Some(Unhealed::Again(digest)) => {
                     assert!(self.lost[digest] > 1, "{digest:x} was not lost twice");
+                    let wrote = self.rewritten.contains(&(id, *digest)) || self.locals(id).contains(digest);
+                    assert!(wrote, "{id} did not write {digest:x}");
                 }
                 Some(Unhealed::Changing(_)) => assert!(self.trouble.cursed > 0, "no reason to give up"),
                 Some(Unhealed::Nowhere(digest)) => panic!("{digest:x} is somewhere"),

@@ -1,6 +1,7 @@
 //! `fetch`: a file from a host, by the digest that it has there. Does not know what kind of host it is.
 
 use std::io::Write;
+use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 use crate::cache::draft::Draft;
 use crate::cache::tree::Entry;
 use crate::digest::{Blob, Digest, Hasher};
-use crate::error::{At, Failure, Result};
+use crate::error::{At, Error, Failure, Result};
 use crate::host::node::{self, Found, Memory, Question, Spec, Trouble, Watch};
 use crate::recipe::Sink;
 use crate::tasks::names::{Declare, Names, Outputs, Placed};
@@ -37,7 +38,7 @@ impl Declare for Fetch {
             names.mistake(self.host.range(), message, None);
         }
         self.spec = hosts.pop();
-        if !node::is_file_path(&self.path) {
+        if node::last_name(&self.path).is_none() {
             let message = format!("`{}` cannot be the path of a file on a host", *self.path);
             names.mistake(self.path.range(), message, None);
         }
@@ -68,7 +69,8 @@ impl Task for Fetch {
             Found::Nothing => {
                 return Err(Failure::new(format!("there is no `{path}` on `{}`", spec.name)).into());
             }
-            Found::Other(what) => {
+            Found::Link | Found::Other(_) => {
+                let what = if let Found::Other(what) = found { what } else { "a link" };
                 let message = format!("`{path}` on `{}` is {what}: only a file is fetched", spec.name);
                 return Err(Failure::new(message).into());
             }
@@ -82,7 +84,7 @@ impl Task for Fetch {
 fn ask(
     spec: &Spec,
     path: &str,
-    root: &std::path::Path,
+    root: &Path,
     memory: &dyn Memory,
     watch: &dyn Watch,
 ) -> Result<Found, Trouble> {
@@ -116,7 +118,12 @@ struct Fetching {
 
 impl Fetching {
     fn name(&self) -> &str {
-        self.path.rsplit('/').next().unwrap_or_default()
+        node::last_name(&self.path).unwrap_or_default()
+    }
+
+    fn changed(&self) -> Error {
+        let (path, host) = (&self.path, &self.spec.name);
+        Failure::new(format!("`{path}` on `{host}` changed while it was fetched")).hint("run again").into()
     }
 }
 
@@ -142,15 +149,13 @@ impl Action for Fetching {
         let cas = &context.cache.cas;
         let watch = Told::source(&self.spec.name, context.stop, context.tell, Some(self.blob.size));
         let blob = cas.put_with(Hasher::sha256(), |writer| {
+            let mut keep = Keep { writer, left: self.blob.size, fetching: self };
             node::open(&self.spec, context.owner.0, &cas.stamps, &watch)
-                .and_then(|node| node.read(&self.path, 0, &mut Keep(writer)))
+                .and_then(|node| node.read(&self.path, 0, &mut keep))
                 .map_err(|trouble| shipping::failed(&self.spec.name, trouble))
         })?;
         if blob != self.blob {
-            let (path, host) = (&self.path, &self.spec.name);
-            return Err(Failure::new(format!("`{path}` on `{host}` changed while it was fetched"))
-                .hint("run again")
-                .into());
+            return Err(self.changed());
         }
         let mut tree = Draft::empty(cas);
         tree.insert(self.name().as_bytes(), Entry::File { mode: self.mode, blob })?;
@@ -158,12 +163,17 @@ impl Action for Fetching {
     }
 }
 
-/// Keeps what comes.
-struct Keep<'a>(&'a mut dyn Write);
+/// Keeps what comes, but no more than there was: somebody may be writing to the file for ever.
+struct Keep<'a> {
+    writer: &'a mut dyn Write,
+    left: u64,
+    fetching: &'a Fetching,
+}
 
 impl Sink for Keep<'_> {
     fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
-        self.0.write_all(bytes).at("write to", std::path::Path::new("the cache"))
+        self.left = self.left.checked_sub(bytes.len() as u64).ok_or_else(|| self.fetching.changed())?;
+        self.writer.write_all(bytes).at("write to", Path::new("the cache"))
     }
 }
 
@@ -172,7 +182,6 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::error::Error;
     use crate::host::fs;
     use crate::recipe::Content;
     use crate::tasks::samples::World;
@@ -236,8 +245,11 @@ mod tests {
         file.write_all(b"two").unwrap();
         file.set_modified(times).unwrap();
         assert!(!still(&seen, &world.reach()));
-        let error = world.run(&*action).unwrap_err();
-        assert_eq!(error.to_string(), "`x` on `depot` changed while it was fetched");
+        for bytes in ["two", "tw", "one and more"] {
+            world.write("depot/files/x", bytes.as_bytes(), 0o644);
+            let error = world.run(&*action).unwrap_err();
+            assert_eq!(error.to_string(), "`x` on `depot` changed while it was fetched");
+        }
     }
 
     #[test]

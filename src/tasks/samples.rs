@@ -16,7 +16,7 @@ use crate::host::fs::{self, Durability};
 use crate::host::stop::Stop;
 use crate::host::{cluster, node};
 use crate::pins::Pins;
-use crate::tasks::names::{Declare, Names, Placed, Reference, To, Want};
+use crate::tasks::names::{Declare, Names, Outputs, Placed, Reference, To, Want};
 use crate::work::{
     Action, Change, Context, Effect, Env, Fault, Inputs, Network, Noted, Reach, Session, Task, TaskName,
     Tell, Work,
@@ -43,11 +43,14 @@ pub struct World {
     pub heard: Heard,
 }
 
+/// Bytes so far, and in all.
+type Progress = (u64, Option<u64>);
+
 /// Somebody who is told things.
 #[derive(Default)]
 pub struct Heard {
     /// The last progress for each destination.
-    pub progress: Mutex<BTreeMap<Option<String>, (u64, Option<u64>)>>,
+    pub progress: Mutex<BTreeMap<Option<String>, Progress>>,
     /// Notes.
     pub notes: Mutex<Vec<String>>,
 }
@@ -150,6 +153,7 @@ impl World {
             cache: &self.cache,
             stop: &self.stop,
             network: Network::Allowed,
+            env: &self.env,
             tell: &self.heard,
             owner: (self.folder.path(), &owner),
             lost: &[],
@@ -224,17 +228,18 @@ impl Names for Known<'_> {
     fn reference(&mut self, reference: &mut Reference, kinds: &[&str], _want: Want) {
         let text = reference.text.value.clone();
         reference.to = match text.split_once('.') {
-            Some((kind, _)) if kinds.contains(&kind) => To::Tasks(vec![TaskName(text)]),
+            Some((kind, _)) if kinds.contains(&kind) => {
+                let task = TaskName(text);
+                let outputs = self.world.outputs.get(&task).cloned();
+                reference.outputs = vec![outputs.map_or(Outputs::Contents, Outputs::Named)];
+                To::Tasks(vec![task])
+            }
             _ => To::Path(text.trim_start_matches("./").to_string()),
         };
     }
 
     fn tasks(&mut self, reference: &mut Reference, kinds: &[&str], want: Want) {
         self.reference(reference, kinds, want);
-    }
-
-    fn outputs(&self, task: &TaskName) -> Option<Vec<String>> {
-        self.world.outputs.get(task).cloned()
     }
 
     fn hosts(&mut self, names: &[Placed<String>]) -> Vec<node::Spec> {
@@ -248,6 +253,8 @@ impl Names for Known<'_> {
     }
 
     fn contained(&mut self, _path: &Placed<String>) {}
+
+    fn claim(&mut self, _thing: String, _place: Range<usize>) {}
 
     fn mistake(&mut self, _place: Range<usize>, message: String, _hint: Option<String>) {
         self.mistakes.push(message);

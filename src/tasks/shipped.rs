@@ -1,7 +1,7 @@
 //! An image as it is shipped: its names, its descriptor and its blobs, read from the layout that is the
 //! value of an image task. Knows no host.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -10,6 +10,7 @@ use crate::cache::cas::Cas;
 use crate::digest::{Blob, Digest};
 use crate::error::{Failure, Result};
 use crate::host::index;
+use crate::oci::reference::content_tag;
 use crate::recipe::{Part, Recipe};
 use crate::work::TaskName;
 
@@ -100,11 +101,6 @@ fn component(text: &str) -> String {
     format!("{}-{digits}", plain.trim_end_matches('-')).trim_start_matches('-').to_string()
 }
 
-/// The name under which an image is deployed (design, "Content tags").
-fn content_tag(repository: &str, manifest: &Digest) -> String {
-    format!("{repository}:vc-{}", &manifest.hex()[..16])
-}
-
 /// A name without its tag.
 fn repository_of(name: &str) -> &str {
     match name.rsplit_once(':') {
@@ -193,6 +189,8 @@ impl Layout<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]

@@ -70,7 +70,7 @@ impl Declare for Upload {
             }
         };
         // `/` alone is a folder, too.
-        if !node::is_file_path(path) && place.value != "/" {
+        if node::last_name(path).is_none() && place.value != "/" {
             let message = format!("`{}` cannot be a path on a host", place.value);
             names.mistake(place.range(), message, None);
         }
@@ -304,7 +304,7 @@ impl Effect for Uploading {
             match found {
                 Found::File { blob, mode } if blob == file.blob && mode == file.mode => {}
                 Found::File { blob, .. } if blob == file.blob => bringing.modes.push(file),
-                Found::Other(what) if what != "a link" => {
+                Found::Other(what) => {
                     let message = format!("`{}` on `{}` is {what}", file.path, spec.name);
                     return Err(Failure::new(message).hint("remove it, or choose another path").into());
                 }
