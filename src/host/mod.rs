@@ -8,6 +8,7 @@
 mod below;
 pub mod cluster;
 mod embedded;
+mod embedded_cluster;
 pub mod fs;
 pub mod git;
 pub mod index;

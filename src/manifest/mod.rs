@@ -4,6 +4,8 @@
 mod chain;
 pub mod emit;
 mod filters;
+pub mod images;
+pub mod order;
 mod patterns;
 pub mod template;
 pub mod yaml;

@@ -4,6 +4,8 @@
 pub mod clone;
 pub mod compile;
 mod compile_run;
+pub mod deploy;
+mod deploy_plan;
 pub mod fetch;
 pub mod image;
 pub mod import;
@@ -49,6 +51,7 @@ pub fn visit<V: Visit>(kind: &str, visit: V) -> V::Output {
         "fetch" => visit.visit::<fetch::Fetch>(),
         "upload" => visit.visit::<upload::Upload>(),
         "import" => visit.visit::<import::Import>(),
+        "deploy" => visit.visit::<deploy::Deploy>(),
         other => panic!("BUG: `{other}` is not a kind"),
     }
 }
@@ -58,6 +61,7 @@ pub fn effect(kind: &str, wants: &serde_json::Value) -> Option<Box<dyn Effect>> 
     match kind {
         "upload" => upload::from_wants(wants),
         "import" => import::from_wants(wants),
+        "deploy" => deploy::from_wants(wants),
         _ => None,
     }
 }
