@@ -74,10 +74,14 @@ fn again_nothing_runs_and_one_line_says_so() {
     let project = Project::hello();
     let first = project.call("run deploy").success();
     for _ in 0..3 {
-        first.again().success().stderr(str![[r#"
+        first
+            .again()
+            .success()
+            .stderr(str![[r#"
 nothing to do: 12 tasks up to date ([TIME])
 
-"#]]).stdout(str![""]);
+"#]])
+            .stdout(str![""]);
     }
 }
 

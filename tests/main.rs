@@ -5,4 +5,6 @@
 
 mod support;
 
+mod compile;
+mod config;
 mod hello;
