@@ -5,6 +5,9 @@
 
 mod support;
 
+mod cache;
 mod compile;
 mod config;
 mod hello;
+mod memo;
+mod verbs;
