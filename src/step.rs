@@ -346,10 +346,15 @@ fn why(
         return "its last result is not in the cache".into();
     };
     let reasons = explain::reasons(&session.cache.cas, &record.preimage, preimage);
+    // A value that was read whole is named by its task; of one that was read in part, the file is.
+    let text = |reason: &explain::Reason| {
+        let made = job.values.iter().find(|(_, value)| Some(**value) == reason.value);
+        made.map_or_else(|| reason.text.clone(), |(name, _)| format!("`{name}` changed"))
+    };
     match reasons.as_slice() {
         [] => "its result is not in the cache".into(),
-        [one] => one.text.clone(),
-        [one, rest @ ..] => format!("{}, and {} more", one.text, rest.len()),
+        [one] => text(one),
+        [one, rest @ ..] => format!("{}, and {} more", text(one), rest.len()),
     }
 }
 

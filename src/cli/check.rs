@@ -7,6 +7,7 @@ use super::forecast::{self, State};
 use super::run::{Engine, How};
 use super::{Halt, Session, say};
 use crate::host::stop::Stop;
+use crate::tasks::names::Images;
 use crate::tasks::patch;
 use crate::work::Network;
 
@@ -60,7 +61,14 @@ pub fn run(session: &Session) -> Result<u8, Halt> {
                 let word = if why.contains("is not pinned") { "not checked" } else { "error" };
                 out.push_str(&format!("{}: {word}: {why}\n", node.name));
             }
-            State::Unknown(task) if ["patch", "deploy"].contains(&node.name.kind()) => {
+            State::Unknown(_) if node.name.kind() == "deploy" => {
+                let none = BTreeMap::new();
+                if let Some(Err(error)) = forecast::rendered(&engine, id, &none, Images::Imagined) {
+                    wrong += 1;
+                    out.push_str(&format!("{}: error: {error}\n", node.name));
+                }
+            }
+            State::Unknown(task) if ["patch"].contains(&node.name.kind()) => {
                 unchecked += 1;
                 let why = if task.kind() == "clone" {
                     "not fetched".to_string()

@@ -21,7 +21,7 @@ use crate::manifest::template::{Image, Templates};
 use crate::manifest::yaml;
 pub use crate::tasks::deploy_plan::from_wants;
 use crate::tasks::deploy_plan::{Deploying, Object, Wants};
-use crate::tasks::names::{Declare, Names, Outputs, Placed, Reference, Want};
+use crate::tasks::names::{Declare, Images, Names, Outputs, Placed, Reference, Want};
 use crate::tasks::shipped;
 use crate::work::{Class, Inputs, Task, TaskName, Work};
 
@@ -62,7 +62,11 @@ impl Declare for Deploy {
             }
         }
         if self.manifests.is_empty() {
-            names.mistake(self.cluster.range(), "`manifests` is empty: nothing would be deployed".into(), None);
+            names.mistake(
+                self.cluster.range(),
+                "`manifests` is empty: nothing would be deployed".into(),
+                None,
+            );
         }
         let instance = names.task().0.split_once('.').map_or("", |(_, name)| name);
         self.project = names.project().to_string();
@@ -72,6 +76,15 @@ impl Declare for Deploy {
 
     fn outputs(&self) -> Outputs {
         Outputs::Contents
+    }
+
+    /// The objects as they would be applied, in order: one YAML document each.
+    fn rendered(&self, inputs: &Inputs<'_>, images: Images) -> Option<Result<String>> {
+        let texts = self.objects(inputs, images).map(|objects| {
+            let texts = objects.iter().map(|one| emit::canonical(&one.object.value));
+            texts.collect::<Vec<_>>().join("---\n")
+        });
+        Some(texts)
     }
 }
 
@@ -98,26 +111,7 @@ impl Task for Deploy {
     }
 }
 
-/// Whether the images that manifests speak of are there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Images {
-    /// They are: their content tags are known.
-    Built,
-    /// They need not be: their content tags are made up.
-    Imagined,
-}
-
 impl Deploy {
-    /// The objects as they would be applied, in order: one YAML document each.
-    pub fn rendered(&self, inputs: &Inputs<'_>, images: Images) -> Result<String> {
-        let mut text = String::new();
-        for one in self.objects(inputs, images)? {
-            text.push_str(if text.is_empty() { "" } else { "---\n" });
-            text.push_str(&emit::canonical(&one.object.value));
-        }
-        Ok(text)
-    }
-
     /// The objects, rewritten, in the order in which they are applied.
     fn objects(&self, inputs: &Inputs<'_>, images: Images) -> Result<Vec<Identified>> {
         let (known, rewrites) = self.images(inputs, images)?;
@@ -135,11 +129,7 @@ impl Deploy {
     }
 
     /// What templates may ask about images, and which names become which.
-    fn images(
-        &self,
-        inputs: &Inputs<'_>,
-        images: Images,
-    ) -> Result<(BTreeMap<String, Image>, Rewrites)> {
+    fn images(&self, inputs: &Inputs<'_>, images: Images) -> Result<(BTreeMap<String, Image>, Rewrites)> {
         let (mut known, mut rewrites) = (BTreeMap::new(), Rewrites::default());
         for task in self.needs() {
             let fallback = shipped::fallback_repository(&self.project, &task);
@@ -148,9 +138,8 @@ impl Deploy {
                     (vec![format!("{fallback}:vc-{}", "0".repeat(16))], Vec::new(), Digest::Sha256([0; 32]))
                 }
                 Images::Built => {
-                    let shipped =
-                        shipped::read(&inputs.session.cache.cas, &inputs.value(&task), &fallback)
-                            .map_err(|error| error.context(format_args!("`{task}`")))?;
+                    let shipped = shipped::read(&inputs.session.cache.cas, &inputs.value(&task), &fallback)
+                        .map_err(|error| error.context(format_args!("`{task}`")))?;
                     let digest = index::blob(&shipped.image.descriptor)?.digest;
                     (shipped.image.content_tags, shipped.image.tags, digest)
                 }
