@@ -86,13 +86,18 @@ impl Cas {
         })
     }
 
-    /// Stores a file whose digest is already known from its stamp; the kernel copies. Returns whether
-    /// the file still had that stamp afterwards; if not, nothing is stored.
+    /// Stores a file whose digest is already known; the kernel copies if its stamp is remembered, otherwise
+    /// it is hashed once more. Returns whether the file still was what it is known to be; if not, nothing is
+    /// stored under its name.
     pub fn put_known(&self, path: &Path, stamp: &Stamp, blob: &Blob) -> Result<bool> {
         if self.has(blob) {
             return Ok(true);
         }
         let file = fs::open_regular(path).at("read", path)?;
+        // A stamp that was too young to be remembered may hide an edit since it was hashed.
+        if self.stamps.blob(stamp, algorithm(&blob.digest)) != Some(*blob) {
+            return Ok(self.put_file(&file, path, blob.digest.hasher())? == *blob);
+        }
         let copy = fs::temporary(&self.tmp)?;
         let whole = fs::copy(&file, copy.as_file(), stamp.size).at("write to", &self.tmp)?;
         if !whole || fs::status_of(&file).at("read", path)?.stamp != *stamp {
@@ -105,11 +110,7 @@ impl Cas {
     /// Opens a blob whose bytes are verified.
     pub fn open(&self, blob: &Blob) -> Result<File> {
         let (file, stamp) = self.find(blob)?;
-        let algorithm = match blob.digest {
-            Digest::Blake3(_) => Algorithm::Blake3,
-            Digest::Sha256(_) => Algorithm::Sha256,
-        };
-        if self.stamps.blob(&stamp, algorithm).is_some_and(|known| known == *blob) {
+        if self.stamps.blob(&stamp, algorithm(&blob.digest)).is_some_and(|known| known == *blob) {
             return Ok(file);
         }
         let at = fs::now();
@@ -194,6 +195,13 @@ impl Cas {
     }
 }
 
+fn algorithm(digest: &Digest) -> Algorithm {
+    match digest {
+        Digest::Blake3(_) => Algorithm::Blake3,
+        Digest::Sha256(_) => Algorithm::Sha256,
+    }
+}
+
 impl Content for Cas {
     fn send(&self, blob: Blob, sink: &mut dyn Sink) -> Result<()> {
         if blob.size >= REMEMBERED {
@@ -243,6 +251,22 @@ mod tests {
             assert_eq!(sink, bytes);
         }
         assert_eq!(fs::list(&folder.path().join("tmp")).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn an_edit_that_the_stamp_hides_is_not_stored_under_the_old_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let cas = store(folder.path());
+        let path = folder.path().join("x");
+        let known = Blob::of(&[1; 1 << 20]);
+        fs::write(&path, &[2; 1 << 20], 0o644, fs::Durability::Cache).unwrap();
+        let stamp = fs::status(&path, Links::Keep).unwrap().unwrap().stamp;
+        assert!(!cas.put_known(&path, &stamp, &known).unwrap());
+        assert!(!cas.has(&known));
+        fs::write(&path, &[1; 1 << 20], 0o644, fs::Durability::Cache).unwrap();
+        let stamp = fs::status(&path, Links::Keep).unwrap().unwrap().stamp;
+        assert!(cas.put_known(&path, &stamp, &known).unwrap());
+        assert!(cas.open(&known).is_ok());
     }
 
     #[test]
