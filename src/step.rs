@@ -245,6 +245,7 @@ fn action_step(
         log: RefCell::default(),
         warnings: RefCell::default(),
     };
+    let there: Vec<Digest> = lost.iter().filter(|digest| is_there(session, digest)).copied().collect();
     let value = action.run(&context)?;
     session.stop.check()?;
     let (log, warnings) = (context.log.into_inner(), context.warnings.into_inner());
@@ -253,7 +254,12 @@ fn action_step(
     }
     let log = if log.is_empty() { None } else { Some(cache.cas.put(&log)?) };
     let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let remade = lost.iter().map(|digest| (*digest, remade(job, session, &value, digest))).collect();
+    let fate = |digest: &Digest| match there.contains(digest) {
+        // Somebody else has made it meanwhile.
+        true => Remade::Gone,
+        false => remade(job, session, &value, digest),
+    };
+    let remade = lost.iter().map(|digest| (*digest, fate(digest))).collect();
     stepped.cut_off = last.is_some_and(|last| last.value == Some(value) && last.key != Some(key));
     stepped.log = log;
     stepped.end = End::Done(Some(value), Outcome::Ran, remade);
@@ -314,13 +320,16 @@ fn moved(session: &Session<'_>, noted: &Noted) -> Result<bool> {
     Ok(false)
 }
 
+/// Whether the cache has some content, whole.
+fn is_there(session: &Session<'_>, digest: &Digest) -> bool {
+    let cas = &session.cache.cas;
+    let found = fs::status(cas.path(digest), Links::Keep).ok().flatten();
+    found.is_some_and(|found| cas.open(&Blob { digest: *digest, size: found.stamp.size }).is_ok())
+}
+
 fn remade(job: &Job<'_>, session: &Session<'_>, value: &Digest, digest: &Digest) -> Remade {
     let cas = &session.cache.cas;
-    let there = || {
-        let size = fs::status(cas.path(digest), Links::Keep).ok().flatten()?.stamp.size;
-        cas.open(&Blob { digest: *digest, size }).ok()
-    };
-    if there().is_some() {
+    if is_there(session, digest) {
         return Remade::Written;
     }
     if !cas.holds(value, digest) {

@@ -43,7 +43,7 @@ impl Cas {
 
     /// Whether a blob is there with its size; its bytes are verified by whoever reads them.
     pub fn has(&self, blob: &Blob) -> bool {
-        matches!(fs::status(&self.path(&blob.digest), Links::Keep),
+        matches!(fs::status(self.path(&blob.digest), Links::Keep),
             Ok(Some(found)) if found.stamp.size == blob.size && found.kind == fs::Kind::File)
     }
 

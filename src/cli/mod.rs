@@ -40,7 +40,7 @@ struct Arguments {
 
 /// What holds for every verb
 #[derive(clap::Args)]
-struct Global {
+pub struct Global {
     /// The folder of the project [default: the nearest one upward with a vcbuild.toml]
     #[arg(long, global = true, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -259,7 +259,6 @@ fn words(failure: &Failure, settings: &Settings) -> String {
     text
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
 fn environment() -> Env {
     Env(std::env::vars_os().collect::<BTreeMap<OsString, OsString>>())
 }

@@ -222,11 +222,6 @@ pub fn make_link(target: &[u8], path: &Path) -> Result<()> {
     std::os::unix::fs::symlink(std::ffi::OsStr::from_bytes(target), path).at("link", path)
 }
 
-/// Renames; replaces what is there.
-pub fn rename(from: &Path, to: &Path) -> Result<()> {
-    std::fs::rename(from, to).at("rename to", to)
-}
-
 /// A new temporary file in `folder`, mode 0600, removed unless it is published.
 pub fn temporary(folder: &Path) -> Result<NamedTempFile> {
     tempfile::Builder::new().prefix("tmp.").tempfile_in(folder).at("make a file in", folder)
@@ -434,6 +429,6 @@ pub fn sync_later(folder: &Path) {
 
 /// Does the work of the hidden verb; returns its exit code.
 pub fn sync_now(folder: OsString) -> u8 {
-    let synced = File::open(folder).map(|folder| rustix::fs::syncfs(folder));
+    let synced = File::open(folder).map(rustix::fs::syncfs);
     u8::from(!matches!(synced, Ok(Ok(()))))
 }
