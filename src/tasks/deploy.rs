@@ -62,7 +62,11 @@ impl Declare for Deploy {
             }
         }
         if self.manifests.is_empty() {
-            names.mistake(self.cluster.range(), "`manifests` is empty: nothing would be deployed".into(), None);
+            names.mistake(
+                self.cluster.range(),
+                "`manifests` is empty: nothing would be deployed".into(),
+                None,
+            );
         }
         let instance = names.task().0.split_once('.').map_or("", |(_, name)| name);
         self.project = names.project().to_string();
@@ -135,11 +139,7 @@ impl Deploy {
     }
 
     /// What templates may ask about images, and which names become which.
-    fn images(
-        &self,
-        inputs: &Inputs<'_>,
-        images: Images,
-    ) -> Result<(BTreeMap<String, Image>, Rewrites)> {
+    fn images(&self, inputs: &Inputs<'_>, images: Images) -> Result<(BTreeMap<String, Image>, Rewrites)> {
         let (mut known, mut rewrites) = (BTreeMap::new(), Rewrites::default());
         for task in self.needs() {
             let fallback = shipped::fallback_repository(&self.project, &task);
@@ -148,9 +148,8 @@ impl Deploy {
                     (vec![format!("{fallback}:vc-{}", "0".repeat(16))], Vec::new(), Digest::Sha256([0; 32]))
                 }
                 Images::Built => {
-                    let shipped =
-                        shipped::read(&inputs.session.cache.cas, &inputs.value(&task), &fallback)
-                            .map_err(|error| error.context(format_args!("`{task}`")))?;
+                    let shipped = shipped::read(&inputs.session.cache.cas, &inputs.value(&task), &fallback)
+                        .map_err(|error| error.context(format_args!("`{task}`")))?;
                     let digest = index::blob(&shipped.image.descriptor)?.digest;
                     (shipped.image.content_tags, shipped.image.tags, digest)
                 }

@@ -34,7 +34,9 @@ spec:
 ";
 
 fn config(name: &str) -> String {
-    format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, namespace: hello}}\ndata: {{a: b}}\n")
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, namespace: hello}}\ndata: {{a: b}}\n"
+    )
 }
 
 /// A project with an image that has a tag, and manifests.
@@ -52,7 +54,8 @@ fn world() -> World {
         let manifest = json!({ "schemaVersion": 2, "config": config, "layers": [] });
         let mut top = blob(manifest.to_string().as_bytes());
         top["mediaType"] = "application/vnd.oci.image.manifest.v1+json".into();
-        top["annotations"] = json!({ "org.opencontainers.image.ref.name": "docker.io/example/greet:latest" });
+        top["annotations"] =
+            json!({ "org.opencontainers.image.ref.name": "docker.io/example/greet:latest" });
         let index = json!({ "schemaVersion": 2, "manifests": [top] }).to_string();
         draft.put_file(b"index.json", 0o644, index.as_bytes()).unwrap();
         draft.store().unwrap()
@@ -206,7 +209,13 @@ fn bad_manifests_are_explained() {
     );
     assert_eq!(
         world_of("bad/yaml.yaml"),
-        ["read `bad/yaml.yaml`: duplicate mapping key: a", " --> bad/yaml.yaml:2:1", "  |", "2 | a: 2", "  | ^"]
+        [
+            "read `bad/yaml.yaml`: duplicate mapping key: a",
+            " --> bad/yaml.yaml:2:1",
+            "  |",
+            "2 | a: 2",
+            "  | ^"
+        ]
     );
     assert_eq!(world_of("bad/bytes.yaml"), ["`bad/bytes.yaml` is not UTF-8 text: byte 3 is wrong"]);
 }
