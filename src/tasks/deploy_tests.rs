@@ -123,7 +123,7 @@ fn only_what_differs_is_applied() {
     assert_eq!(run(&world, &changed), ["change Deployment hello/greet (spec.replicas)"]);
     world.write("out/cluster/objects/hello/ConfigMap/a.yaml", b"x", 0o644);
     assert_eq!(run(&world, &changed), ["change ConfigMap hello/a (all of it)"]);
-    std::fs::remove_dir_all(world.path("out/cluster/objects/hello")).unwrap();
+    fs::remove_tree(&world.path("out/cluster/objects/hello")).unwrap();
     assert_eq!(run(&world, &changed), ["create ConfigMap hello/a", "create Deployment hello/greet"]);
 }
 
@@ -139,9 +139,9 @@ fn what_is_gone_from_the_manifests_is_deleted() {
     assert_eq!(run(&world, &only), [""; 0]);
     // What somebody has deleted is only forgotten; what somebody has made is adopted.
     run(&world, &deploy());
-    std::fs::remove_dir_all(world.path("out/cluster/objects/_cluster")).unwrap();
+    fs::remove_tree(&world.path("out/cluster/objects/_cluster")).unwrap();
     assert_eq!(run(&world, &only), ["delete Deployment hello/greet", "forget Namespace hello"]);
-    std::fs::remove_dir_all(world.path("out/cluster/inventory")).unwrap();
+    fs::remove_tree(&world.path("out/cluster/inventory")).unwrap();
     assert_eq!(run(&world, &only), ["adopt ConfigMap hello/a"]);
     assert_eq!(run(&world, &only), [""; 0]);
 }
