@@ -221,20 +221,28 @@ fn bad_manifests_are_explained() {
 }
 
 #[test]
-fn rendered_is_what_is_applied() {
+fn what_is_shown_is_what_is_applied() {
     let world = world();
-    let (rendered, imagined) = world
-        .with_inputs(|inputs| {
-            let deploy = deploy();
-            let built = deploy.rendered(inputs, Images::Built).unwrap();
-            (built, deploy.rendered(inputs, Images::Imagined).unwrap())
-        })
-        .0;
+    let shown = world.effect(&deploy()).unwrap().shown().unwrap();
     run(&world, &deploy());
     let files = ["_cluster/Namespace/hello", "hello/ConfigMap/a", "hello/Deployment.apps/greet"];
     let stored = files.map(|file| text(&world, &format!("objects/{file}.yaml")).unwrap());
-    assert_eq!(rendered, stored.join("---\n"));
-    assert!(imagined.contains("image: vcbuild.local/project/greet:vc-0000000000000000\n"), "{imagined}");
+    assert_eq!(shown, stored.join("---\n"));
+}
+
+#[test]
+fn manifests_are_checked_without_their_images() {
+    let mut world = world();
+    world.values.clear();
+    let check = |deploy: Deploy| world.with_inputs(|inputs| deploy.check(inputs)).0;
+    assert_eq!(check(deploy()).ok(), Some(Checked::All));
+    let mut wrong = deploy();
+    wrong.variables = json!({});
+    let Err(Error::Failed(failure)) = check(wrong) else { panic!("it is fine") };
+    assert_eq!(
+        failure.message,
+        "render `templates/20-greet.yaml.j2`: this is a function: call it, or is a variable of that name missing?"
+    );
 }
 
 /// A cluster that fails at a change, once.
