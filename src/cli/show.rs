@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::forecast::{self, State};
-use super::get::{Modest, reading};
+use super::get::reading;
 use super::run::{Engine, Faces, How, one_task};
 use super::{Halt, Session, say};
 use crate::build::Logs;
@@ -14,7 +14,6 @@ use crate::host::stop::Stop;
 use crate::report::{Verdict, text};
 use crate::schedule::TaskId;
 use crate::tasks::layout;
-use crate::tasks::names::Images;
 
 /// Arguments of `show`
 #[derive(clap::Args)]
@@ -55,12 +54,7 @@ impl Show {
         if !selected.is_empty() {
             let summary = match kind.as_str() {
                 "image" => engine.run(&selected, Logs::Keep, &mut told)?,
-                _ => {
-                    let task = crate::work::TaskName(String::new());
-                    let mut tee = faces.tee();
-                    let mut modest = Modest { task: &task, inner: &mut tee, written: Vec::new() };
-                    engine.run(&selected, Logs::Keep, &mut modest)?
-                }
+                _ => engine.run(&selected, Logs::Keep, &mut faces.tee())?,
             };
             if summary.verdict != Verdict::Ok {
                 let mut tee = faces.tee();
@@ -80,21 +74,14 @@ impl Show {
         }
         let all = project.graph.closure(&[id].into());
         let states = forecast::forecast(&engine, &all);
-        let value = |(task, state): &(TaskId, State)| {
-            Some((project.graph.node(*task).name.clone(), state.value()?))
-        };
-        let values = states.iter().filter_map(value).collect();
-        if let Some(text) = forecast::rendered(&engine, id, &values, Images::Built) {
-            say(&text?);
-            return Ok(0);
-        }
         let Some((_, state)) = states.into_iter().find(|(task, _)| *task == id) else {
             panic!("BUG: a selected task without a forecast")
         };
         match state {
             State::Hit(key, record) => say(&action(&key, &record.preimage)),
             State::Runs(key, preimage) => say(&action(&key, &preimage)),
-            State::Asks(wants) => say(&pretty(&wants)),
+            State::Asks(_, Some(text)) => say(&text),
+            State::Asks(wants, None) => say(&pretty(&wants)),
             State::Unknown(_) | State::Blocked(_) => {
                 let why = state.line().unwrap_or_default();
                 return Err(Halt::Failed(Failure::new(format!("`{}`: {why}", self.task))));

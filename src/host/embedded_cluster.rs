@@ -393,7 +393,7 @@ mod tests {
             read("objects/_cluster/ClusterRole.rbac.authorization.k8s.io/system:x.yaml").as_deref(),
             Some("b\n")
         );
-        let mode = fs::status(&folder.path().join("out/objects/hello/Secret/s.yaml"), fs::Links::Keep);
+        let mode = fs::status(folder.path().join("out/objects/hello/Secret/s.yaml"), fs::Links::Keep);
         assert_eq!(mode.unwrap().unwrap().mode, 0o600);
         assert!(read("inventory/p.t.json").unwrap().starts_with("{\n  \"version\": 1,\n"));
 

@@ -184,8 +184,14 @@ pub fn node(value: &Value) -> Result<Node, Error> {
             }
             Ok(Node::Map(all))
         }
+        ValueKind::Plain => Err(function()),
         kind => Err(wrong(format!("a {kind} is no plain data"))),
     }
+}
+
+/// A function stands where a value is needed.
+pub fn function() -> Error {
+    wrong("this is a function: call it, or is a variable of that name missing?")
 }
 
 /// A value as plain data.

@@ -165,6 +165,8 @@ fn environment() -> Environment<'static> {
     environment.set_formatter(|out, state, value| match value.kind() {
         ValueKind::Undefined => Err(ErrorKind::UndefinedError.into()),
         ValueKind::None => Ok(()),
+        // Most likely `namespace` was meant to be a variable, and there is none.
+        ValueKind::Plain => Err(filters::function()),
         _ => minijinja::escape_formatter(out, state, value),
     });
     environment.add_function(chain::FUNCTION, walk);
@@ -437,6 +439,8 @@ mod tests {
             ("{{ component }}", "`component` is undefined, did you mean `components`?"),
             ("a/{{ nme }}", "`nme` is undefined, did you mean `name`?"),
             ("{{ [zzzzzzzz] }}", "something is undefined"),
+            ("{{ namespace }}", "this is a function: call it, or is a variable of that name missing?"),
+            ("x-{{ namespace }}", "this is a function: call it, or is a variable of that name missing?"),
             ("{{ name.x.y }}", "`name.x` is undefined"),
         ] {
             assert_eq!(expression(text, &context), Err(wanted.to_string()), "{text}");

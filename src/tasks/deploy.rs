@@ -21,9 +21,9 @@ use crate::manifest::template::{Image, Templates};
 use crate::manifest::yaml;
 pub use crate::tasks::deploy_plan::from_wants;
 use crate::tasks::deploy_plan::{Deploying, Object, Wants};
-use crate::tasks::names::{Declare, Images, Names, Outputs, Placed, Reference, Want};
+use crate::tasks::names::{Declare, Names, Outputs, Placed, Reference, Want};
 use crate::tasks::shipped;
-use crate::work::{Class, Inputs, Task, TaskName, Work};
+use crate::work::{Checked, Class, Inputs, Task, TaskName, Work};
 
 /// The longest manifest that is read, in bytes.
 const LONGEST: u64 = 64 << 20;
@@ -77,15 +77,6 @@ impl Declare for Deploy {
     fn outputs(&self) -> Outputs {
         Outputs::Contents
     }
-
-    /// The objects as they would be applied, in order: one YAML document each.
-    fn rendered(&self, inputs: &Inputs<'_>, images: Images) -> Option<Result<String>> {
-        let texts = self.objects(inputs, images).map(|objects| {
-            let texts = objects.iter().map(|one| emit::canonical(&one.object.value));
-            texts.collect::<Vec<_>>().join("---\n")
-        });
-        Some(texts)
-    }
 }
 
 impl Task for Deploy {
@@ -109,6 +100,20 @@ impl Task for Deploy {
         let wants = Wants { cluster, inventory: self.inventory.clone(), objects };
         Ok(Work::Effect(Box::new(Deploying { wants, texts: Some(texts) })))
     }
+
+    fn check(&self, inputs: &Inputs<'_>) -> Result<Checked> {
+        self.objects(inputs, Images::Imagined)?;
+        Ok(Checked::All)
+    }
+}
+
+/// Whether the images that manifests speak of are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Images {
+    /// They are: their content tags are known.
+    Built,
+    /// They need not be: their content tags are made up.
+    Imagined,
 }
 
 impl Deploy {
