@@ -283,7 +283,8 @@ mod tests {
         for _ in 0..50 {
             bring(&cas, &tree, &to, &none).unwrap();
             // In place, of the same size, most likely within the same tick of the clock.
-            std::fs::write(to.join("x"), b"edited").unwrap();
+            let file = std::fs::File::options().write(true).truncate(true).open(to.join("x")).unwrap();
+            std::io::Write::write_all(&mut &file, b"edited").unwrap();
             assert_ne!(read(&cas, &to), tree);
             bring(&cas, &tree, &to, &none).unwrap();
             assert_eq!(std::fs::read(to.join("x")).unwrap(), b"before");

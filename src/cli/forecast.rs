@@ -9,7 +9,6 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::key;
 use crate::schedule::TaskId;
-use crate::tasks::names::Images;
 use crate::work::{Inputs, TaskName, Tell, Work};
 
 /// What a run would do with a task.
@@ -88,18 +87,6 @@ pub fn forecast(engine: &Engine<'_>, selected: &BTreeSet<TaskId>) -> Vec<(TaskId
         order.push(id);
     }
     order.into_iter().filter_map(|id| Some((id, states.remove(&id)?))).collect()
-}
-
-/// What a task would bring to its destinations, as text.
-pub fn rendered(
-    engine: &Engine<'_>,
-    id: TaskId,
-    values: &BTreeMap<TaskName, Digest>,
-    images: Images,
-) -> Option<crate::error::Result<String>> {
-    let session = engine.session();
-    let inputs = Inputs::new(&session, values, &Silent);
-    engine.project.graph.node(id).task.rendered(&inputs, images)
 }
 
 fn state(engine: &Engine<'_>, id: TaskId, states: &BTreeMap<TaskId, State>) -> State {

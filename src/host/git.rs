@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::process::{self, Captured, Command, Exit, Stdin};
+use super::process::{self, Captured, Command, Exit};
 use super::stop::Stop;
 use crate::error::{Error, Failure, Result};
 
@@ -48,7 +48,7 @@ impl Remote<'_> {
         let mut env: Vec<_> = self.env.iter().filter(|(name, _)| kept(name)).cloned().collect();
         env.push(("GIT_TERMINAL_PROMPT".into(), "0".into()));
         env.push(("LC_ALL".into(), "C".into()));
-        let command = Command { argv, dir: "/".into(), env, timeout: Some(LONGEST), stdin: Stdin::Null };
+        let command = Command { argv, dir: "/".into(), env, timeout: Some(LONGEST) };
         process::capture(&command, MOST_REFS, self.stop)
     }
 

@@ -33,8 +33,6 @@ mod tests;
 #[cfg(test)]
 pub use apply::Applied;
 pub use apply::apply;
-#[cfg(test)]
-pub use note::{Moved, Said};
 pub use overlay::Overlay;
 pub use parse::parse;
 

@@ -180,11 +180,7 @@ impl<V: PartialEq, L: Ord + Clone> Schedule<V, L> {
         self.open == 0
     }
 
-    /// How many tasks have no outcome yet, or none that is sure to stay.
-    pub fn open(&self) -> usize {
-        self.open
-    }
-
+    #[cfg(test)]
     /// The outcome of a task; nothing while it is open.
     pub fn outcome(&self, id: TaskId) -> Option<Outcome> {
         self.nodes[id].outcome()

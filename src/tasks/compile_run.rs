@@ -13,7 +13,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Failure, Result};
 use crate::glob::Globs;
 use crate::host::fs;
-use crate::host::process::{self, Command, Exit, Stdin};
+use crate::host::process::{self, Command, Exit};
 use crate::work::{Context, TaskName};
 
 /// The variables that vcbuild sets itself.
@@ -94,7 +94,7 @@ fn command(
     let shown = shown(argv);
     let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     let argv: Vec<OsString> = argv.iter().map(|text| replaced(text, work).into()).collect();
-    let command = Command { argv, dir: dir.to_path_buf(), env: env.to_vec(), timeout, stdin: Stdin::Null };
+    let command = Command { argv, dir: dir.to_path_buf(), env: env.to_vec(), timeout };
     let exit =
         process::run(&command, &mut |bytes| keep_log(&mut context.log.borrow_mut(), bytes), context.stop)?;
     if exit == Exit::Code(0) {

@@ -7,10 +7,9 @@ use std::ops::{Deref, Range};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 
-use crate::error::Result;
 use crate::host::{cluster, node};
 use crate::pins::Pin;
-use crate::work::{Inputs, Task, TaskName};
+use crate::work::{Task, TaskName};
 
 /// A value with the place in the file where it was written, in bytes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -37,7 +36,7 @@ impl<T> Deref for Placed<T> {
 }
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Placed<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = serde_spanned::Spanned::<T>::deserialize(deserializer)?;
         let span = (spanned.span().start, spanned.span().end);
         Ok(Self { value: spanned.into_inner(), span })
@@ -108,7 +107,7 @@ impl Reference {
 }
 
 impl<'de> Deserialize<'de> for Reference {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(Self { text: Placed::deserialize(deserializer)?, to: To::Nothing, outputs: Vec::new() })
     }
 }
@@ -132,7 +131,7 @@ impl JsonSchema for Reference {
 pub struct OneOrMany<T>(pub Vec<T>);
 
 impl<'de, T: Deserialize<'de> + From<Placed<String>>> Deserialize<'de> for OneOrMany<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         enum Written<T> {
             One(String),
             Many(Vec<T>),
@@ -145,14 +144,11 @@ impl<'de, T: Deserialize<'de> + From<Placed<String>>> Deserialize<'de> for OneOr
                 f.write_str("a string or a list of strings")
             }
 
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> std::result::Result<Written<T>, E> {
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Written<T>, E> {
                 Ok(Written::One(text.to_string()))
             }
 
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(
-                self,
-                mut seq: A,
-            ) -> std::result::Result<Written<T>, A::Error> {
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Written<T>, A::Error> {
                 let mut all = Vec::new();
                 while let Some(one) = seq.next_element()? {
                     all.push(one);
@@ -161,7 +157,7 @@ impl<'de, T: Deserialize<'de> + From<Placed<String>>> Deserialize<'de> for OneOr
             }
         }
         impl<'de, T: Deserialize<'de>> Deserialize<'de> for Written<T> {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 deserializer.deserialize_any(Visitor(std::marker::PhantomData))
             }
         }
@@ -192,15 +188,6 @@ impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
         let one = generator.subschema_for::<T>();
         schemars::json_schema!({ "anyOf": [one, { "type": "array", "items": one }] })
     }
-}
-
-/// Whether the images that manifests speak of are there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Images {
-    /// They are: their content tags are known.
-    Built,
-    /// They need not be: their content tags are made up.
-    Imagined,
 }
 
 /// How many instances a reference may stand for.
@@ -253,11 +240,6 @@ pub trait Declare: Task {
 
     /// What its value gives to those who place it; effects have no value.
     fn outputs(&self) -> Outputs;
-
-    /// What it would bring to its destinations, as text for people; nothing for kinds that have none.
-    fn rendered(&self, _inputs: &Inputs<'_>, _images: Images) -> Option<Result<String>> {
-        None
-    }
 
     /// What moves and has to be pinned before it can be read.
     fn pins(&self) -> Vec<Pin> {
