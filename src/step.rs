@@ -220,8 +220,8 @@ fn action_step(
     if store_sources(job, session, &noted)? {
         return Ok(Again::Yes);
     }
-    let _lock =
-        cache.lock_key(&key, || tell.note("waiting for another process that does the same".into()))?;
+    let waiting = || tell.note("waiting for another process that does the same".into());
+    let _lock = cache.lock_key(&key, session.stop, waiting)?;
     if let Some(record) = look_up() {
         return hit(record, noted, stepped);
     }
@@ -263,13 +263,13 @@ fn action_step(
     stepped.cut_off = last.is_some_and(|last| last.value == Some(value) && last.key != Some(key));
     stepped.log = log;
     stepped.end = End::Done(Some(value), Outcome::Ran, remade);
-    if moved(session, &noted)? {
+    let Some(noted) = unmoved(job, session, tell, noted, &key)? else {
         tell.warn(
             "an input changed while it ran: the result is used, but not remembered".into(),
             Some("run again".into()),
         );
         return Ok(Again::No);
-    }
+    };
     let record = Record { version: actions::VERSION, value, log, warnings, milliseconds, preimage };
     cache.record(&key, &record)?;
     stepped.noted = Some(noted);
@@ -306,18 +306,37 @@ fn store_sources(job: &Job<'_>, session: &Session<'_>, noted: &Noted) -> Result<
     Ok(changed)
 }
 
-/// Whether something that decided about the key is not as it was.
-fn moved(session: &Session<'_>, noted: &Noted) -> Result<bool> {
+/// What was looked at, if it still decides for the same key; nothing if an input has changed.
+fn unmoved(
+    job: &Job<'_>,
+    session: &Session<'_>,
+    tell: &dyn Tell,
+    noted: Noted,
+    key: &Digest,
+) -> Result<Option<Noted>> {
     use std::os::unix::ffi::OsStrExt;
+    let mut folders = false;
     for fact in &noted.seen.facts {
         let path = session.local.root().join(std::ffi::OsStr::from_bytes(&fact.path));
         let links = if fact.follow { Links::Follow } else { Links::Keep };
-        let now = fs::status(&path, links).at("look at", &path)?.map(|status| status.stamp);
-        if now != fact.stamp {
-            return Ok(true);
+        let now = fs::status(&path, links).at("look at", &path)?;
+        match now {
+            _ if now.map(|status| status.stamp) == fact.stamp => {}
+            // A folder changes with every file that an editor puts into it, input or not.
+            Some(now) if now.kind == fs::Kind::Folder => folders = true,
+            _ => return Ok(None),
         }
     }
-    Ok(false)
+    if !folders {
+        return Ok(Some(noted));
+    }
+    session.local.forget_listings();
+    let inputs = Inputs::new(session, &job.values, tell);
+    let same = match job.task.work(&inputs) {
+        Ok(Work::Action(action)) => key::key(&key::preimage(&*action)) == *key,
+        _ => false,
+    };
+    Ok(same.then(|| inputs.into_noted()))
 }
 
 /// Whether the cache has some content, whole.

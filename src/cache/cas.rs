@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
 use tempfile::NamedTempFile;
 
 use super::stamps::{Algorithm, Stamps};
@@ -116,10 +117,13 @@ impl Cas {
         let at = fs::now();
         let path = self.path(&blob.digest);
         let mut again = &file;
-        let found = crate::digest::hash_reader(again, blob.digest.hasher()).at("read", &path)?;
-        if found != *blob {
-            self.discard(&blob.digest, &stamp);
-            return Err(Error::Lost(blob.digest));
+        match crate::digest::hash_reader(again, blob.digest.hasher()) {
+            Ok(found) if found == *blob => {}
+            Err(error) if !is_damage(&error) => return Err(error).at("read", &path),
+            _ => {
+                self.discard(&blob.digest, &stamp);
+                return Err(Error::Lost(blob.digest));
+            }
         }
         self.stamps.remember(&stamp, blob.digest, at);
         std::io::Seek::rewind(&mut again).at("read", &path)?;
@@ -134,7 +138,10 @@ impl Cas {
             found => found?,
         };
         let path = self.path(&blob.digest);
-        let whole = crate::digest::hash_reader(&file, blob.digest.hasher()).at("read", &path)? == *blob;
+        let whole = match crate::digest::hash_reader(&file, blob.digest.hasher()) {
+            Err(error) if !is_damage(&error) => return Err(error).at("read", &path),
+            found => found.is_ok_and(|found| found == *blob),
+        };
         if !whole {
             self.stamps.forget(&stamp);
             self.discard(&blob.digest, &stamp);
@@ -144,7 +151,15 @@ impl Cas {
 
     fn find(&self, blob: &Blob) -> Result<(File, Stamp)> {
         let path = self.path(&blob.digest);
-        let Ok(file) = fs::open_regular(&path) else { return Err(Error::Lost(blob.digest)) };
+        let file = match fs::open_regular(&path) {
+            Ok(file) => file,
+            Err(error) if is_passing(&error) => return Err(error).at("read", &path),
+            Err(_) => {
+                // If it is there and no file, or cannot be opened, it would stand in the way of a good one.
+                let _ = fs::remove_tree(&path);
+                return Err(Error::Lost(blob.digest));
+            }
+        };
         let stamp = fs::status_of(&file).at("read", &path)?.stamp;
         if stamp.size != blob.size {
             self.discard(&blob.digest, &stamp);
@@ -195,6 +210,17 @@ impl Cas {
     }
 }
 
+/// Whether a failed read means that the disk has lost the bytes.
+fn is_damage(error: &std::io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::IO)
+}
+
+/// Whether opening failed for a reason that has nothing to do with the file.
+fn is_passing(error: &std::io::Error) -> bool {
+    let passing = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::INTR, Errno::IO];
+    Errno::from_io_error(error).is_some_and(|errno| passing.contains(&errno))
+}
+
 fn algorithm(digest: &Digest) -> Algorithm {
     match digest {
         Digest::Blake3(_) => Algorithm::Blake3,
@@ -214,7 +240,12 @@ impl Content for Cas {
     fn read(&self, blob: Blob) -> Result<Vec<u8>> {
         let (file, stamp) = self.find(&blob)?;
         let mut bytes = Vec::with_capacity(usize::try_from(blob.size).unwrap_or(0));
-        (&file).take(blob.size + 1).read_to_end(&mut bytes).at("read", &self.path(&blob.digest))?;
+        let read = (&file).take(blob.size + 1).read_to_end(&mut bytes);
+        if let Err(error) = &read
+            && !is_damage(error)
+        {
+            read.at("read", &self.path(&blob.digest))?;
+        }
         let mut hasher = blob.digest.hasher();
         hasher.update(&bytes);
         if hasher.finish() != blob.digest {
@@ -267,6 +298,24 @@ mod tests {
         let stamp = fs::status(&path, Links::Keep).unwrap().unwrap().stamp;
         assert!(cas.put_known(&path, &stamp, &known).unwrap());
         assert!(cas.open(&known).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_file_is_lost_and_healed() {
+        let folder = tempfile::tempdir().unwrap();
+        let cas = store(folder.path());
+        let blob = cas.put(b"bytes").unwrap();
+        let path = cas.path(&blob.digest);
+        for wrong in 0..2 {
+            fs::remove_file(&path).unwrap();
+            match wrong {
+                0 => fs::make_folder(&path.join("inside")).unwrap(),
+                _ => fs::make_link(b"/etc/hostname", &path).unwrap(),
+            }
+            assert!(matches!(cas.read(blob), Err(Error::Lost(lost)) if lost == blob.digest));
+            cas.put(b"bytes").unwrap();
+            assert_eq!(cas.read(blob).unwrap(), b"bytes");
+        }
     }
 
     #[test]

@@ -120,6 +120,19 @@ fn bring_folder(
     Ok(())
 }
 
+/// Removes what is at `path` inside of a folder. What is reached only through a link is not inside.
+pub fn remove(folder: &Path, path: &Path) -> Result<()> {
+    let mut here = folder.to_path_buf();
+    for name in path.parent().into_iter().flat_map(Path::components) {
+        here.push(name);
+        match fs::status(&here, Links::Keep).at("look at", &here)? {
+            Some(found) if found.kind == Kind::Folder => {}
+            _ => return Ok(()),
+        }
+    }
+    fs::remove_tree(&folder.join(path))
+}
+
 /// Removes a path, but for what is spared inside. Returns whether nothing is left.
 fn clear(path: &Path, spare: &Globs, at: &Progress) -> Result<bool> {
     if at.takes() {
@@ -289,6 +302,21 @@ mod tests {
             bring(&cas, &tree, &to, &none).unwrap();
             assert_eq!(std::fs::read(to.join("x")).unwrap(), b"before");
         }
+    }
+
+    #[test]
+    fn nothing_is_removed_through_a_link() {
+        let home = tempfile::tempdir().unwrap();
+        let (work, other) = (home.path().join("work"), home.path().join("other"));
+        write(&other.join("a/x"), b"precious", 0o644);
+        write(&work.join("real/a/x"), b"old", 0o644);
+        fs::make_link(b"../other", &work.join("link")).unwrap();
+        for path in ["link/a/x", "link/a", "missing/x", "real/a/x/y", "real/a/x", "link"] {
+            remove(&work, Path::new(path)).unwrap();
+        }
+        assert_eq!(std::fs::read(other.join("a/x")).unwrap(), b"precious");
+        assert!(work.join("real/a").is_dir() && !work.join("real/a/x").exists());
+        assert!(std::fs::symlink_metadata(work.join("link")).is_err());
     }
 
     #[test]

@@ -160,7 +160,9 @@ pub fn run() -> u8 {
         return code;
     }
     if verb == crate::host::fs::SYNC_LATER {
-        return crate::host::fs::sync_now(std::env::args_os().nth(2).unwrap_or_default());
+        let cache = PathBuf::from(std::env::args_os().nth(2).unwrap_or_default());
+        crate::cache::tidy(&cache);
+        return crate::host::fs::sync_now(&cache);
     }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,

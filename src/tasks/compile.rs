@@ -175,8 +175,8 @@ impl Task for Compile {
         let pass_env = self.pass_env.iter().map(|name| (name.value.clone(), text(name))).collect();
         let mut locate = BTreeMap::new();
         for name in &self.locate_env {
-            // Seen, but not noted: its value is in no key.
-            if let Some(value) = inputs.session.env.value(name) {
+            // In no key, but the tools may say something else of themselves.
+            if let Some(value) = inputs.variable(name) {
                 locate.insert(name.value.clone(), value.to_os_string());
             }
         }

@@ -36,7 +36,7 @@ pub fn run(action: &CompileAction, context: &Context<'_>) -> Result<Digest> {
     let spare = Globs::new(&what.incremental).map_err(Error::failed)?;
     let dir = if what.dir.is_empty() { work.clone() } else { work.join(&what.dir) };
     for output in &what.outputs {
-        fs::remove_tree(&dir.join(output))?;
+        folder::remove(&work, &Path::new(&what.dir).join(output))?;
     }
     folder::bring(cas, &what.tree, &work, &spare)?;
     if !dir.is_dir() {
@@ -197,7 +197,11 @@ fn keep_folders(action: &CompileAction, context: &Context<'_>) -> Result<Keep> {
         let path = context.cache.path("keep").join(name);
         fs::make_folder(&path)?;
         let waiting = || context.tell.note(format!("waiting for `{name}`, which is being cleared"));
-        keep._locks.push(context.cache.lock_shared(&lock_of_keep(context.cache, name), waiting)?);
+        keep._locks.push(context.cache.lock_shared(
+            &lock_of_keep(context.cache, name),
+            context.stop,
+            waiting,
+        )?);
         keep.paths.push((variable.clone(), path));
     }
     Ok(keep)
