@@ -227,6 +227,11 @@ pub fn make_link(target: &[u8], path: &Path) -> Result<()> {
     std::os::unix::fs::symlink(std::ffi::OsStr::from_bytes(target), path).at("link", path)
 }
 
+/// What the names of temporary files and folders begin with.
+const TEMPORARY: &str = "tmp.";
+/// What was touched within this time (nanoseconds) may be about to be locked.
+const YOUNG: i64 = 60_000_000_000;
+
 /// A new temporary file in `folder`, mode 0600, removed unless it is published. It is locked until it is
 /// closed, so that others can see that somebody is still at it.
 pub fn temporary(folder: &Path) -> Result<NamedTempFile> {
