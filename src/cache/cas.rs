@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
 use tempfile::NamedTempFile;
 
 use super::stamps::{Algorithm, Stamps};
@@ -43,7 +44,7 @@ impl Cas {
 
     /// Whether a blob is there with its size; its bytes are verified by whoever reads them.
     pub fn has(&self, blob: &Blob) -> bool {
-        matches!(fs::status(&self.path(&blob.digest), Links::Keep),
+        matches!(fs::status(self.path(&blob.digest), Links::Keep),
             Ok(Some(found)) if found.stamp.size == blob.size && found.kind == fs::Kind::File)
     }
 
@@ -86,13 +87,18 @@ impl Cas {
         })
     }
 
-    /// Stores a file whose digest is already known from its stamp; the kernel copies. Returns whether
-    /// the file still had that stamp afterwards; if not, nothing is stored.
+    /// Stores a file whose digest is already known; the kernel copies if its stamp is remembered, otherwise
+    /// it is hashed once more. Returns whether the file still was what it is known to be; if not, nothing is
+    /// stored under its name.
     pub fn put_known(&self, path: &Path, stamp: &Stamp, blob: &Blob) -> Result<bool> {
         if self.has(blob) {
             return Ok(true);
         }
         let file = fs::open_regular(path).at("read", path)?;
+        // A stamp that was too young to be remembered may hide an edit since it was hashed.
+        if self.stamps.blob(stamp, algorithm(&blob.digest)) != Some(*blob) {
+            return Ok(self.put_file(&file, path, blob.digest.hasher())? == *blob);
+        }
         let copy = fs::temporary(&self.tmp)?;
         let whole = fs::copy(&file, copy.as_file(), stamp.size).at("write to", &self.tmp)?;
         if !whole || fs::status_of(&file).at("read", path)?.stamp != *stamp {
@@ -105,20 +111,19 @@ impl Cas {
     /// Opens a blob whose bytes are verified.
     pub fn open(&self, blob: &Blob) -> Result<File> {
         let (file, stamp) = self.find(blob)?;
-        let algorithm = match blob.digest {
-            Digest::Blake3(_) => Algorithm::Blake3,
-            Digest::Sha256(_) => Algorithm::Sha256,
-        };
-        if self.stamps.blob(&stamp, algorithm).is_some_and(|known| known == *blob) {
+        if self.stamps.blob(&stamp, algorithm(&blob.digest)).is_some_and(|known| known == *blob) {
             return Ok(file);
         }
         let at = fs::now();
         let path = self.path(&blob.digest);
         let mut again = &file;
-        let found = crate::digest::hash_reader(again, blob.digest.hasher()).at("read", &path)?;
-        if found != *blob {
-            self.discard(&blob.digest, &stamp);
-            return Err(Error::Lost(blob.digest));
+        match crate::digest::hash_reader(again, blob.digest.hasher()) {
+            Ok(found) if found == *blob => {}
+            Err(error) if !is_damage(&error) => return Err(error).at("read", &path),
+            _ => {
+                self.discard(&blob.digest, &stamp);
+                return Err(Error::Lost(blob.digest));
+            }
         }
         self.stamps.remember(&stamp, blob.digest, at);
         std::io::Seek::rewind(&mut again).at("read", &path)?;
@@ -133,7 +138,10 @@ impl Cas {
             found => found?,
         };
         let path = self.path(&blob.digest);
-        let whole = crate::digest::hash_reader(&file, blob.digest.hasher()).at("read", &path)? == *blob;
+        let whole = match crate::digest::hash_reader(&file, blob.digest.hasher()) {
+            Err(error) if !is_damage(&error) => return Err(error).at("read", &path),
+            found => found.is_ok_and(|found| found == *blob),
+        };
         if !whole {
             self.stamps.forget(&stamp);
             self.discard(&blob.digest, &stamp);
@@ -143,7 +151,15 @@ impl Cas {
 
     fn find(&self, blob: &Blob) -> Result<(File, Stamp)> {
         let path = self.path(&blob.digest);
-        let Ok(file) = fs::open_regular(&path) else { return Err(Error::Lost(blob.digest)) };
+        let file = match fs::open_regular(&path) {
+            Ok(file) => file,
+            Err(error) if is_passing(&error) => return Err(error).at("read", &path),
+            Err(_) => {
+                // If it is there and no file, or cannot be opened, it would stand in the way of a good one.
+                let _ = fs::remove_tree(&path);
+                return Err(Error::Lost(blob.digest));
+            }
+        };
         let stamp = fs::status_of(&file).at("read", &path)?.stamp;
         if stamp.size != blob.size {
             self.discard(&blob.digest, &stamp);
@@ -194,6 +210,24 @@ impl Cas {
     }
 }
 
+/// Whether a failed read means that the disk has lost the bytes.
+fn is_damage(error: &std::io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::IO)
+}
+
+/// Whether opening failed for a reason that has nothing to do with the file.
+fn is_passing(error: &std::io::Error) -> bool {
+    let passing = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::INTR, Errno::IO];
+    Errno::from_io_error(error).is_some_and(|errno| passing.contains(&errno))
+}
+
+fn algorithm(digest: &Digest) -> Algorithm {
+    match digest {
+        Digest::Blake3(_) => Algorithm::Blake3,
+        Digest::Sha256(_) => Algorithm::Sha256,
+    }
+}
+
 impl Content for Cas {
     fn send(&self, blob: Blob, sink: &mut dyn Sink) -> Result<()> {
         if blob.size >= REMEMBERED {
@@ -206,7 +240,12 @@ impl Content for Cas {
     fn read(&self, blob: Blob) -> Result<Vec<u8>> {
         let (file, stamp) = self.find(&blob)?;
         let mut bytes = Vec::with_capacity(usize::try_from(blob.size).unwrap_or(0));
-        (&file).take(blob.size + 1).read_to_end(&mut bytes).at("read", &self.path(&blob.digest))?;
+        let read = (&file).take(blob.size + 1).read_to_end(&mut bytes);
+        if let Err(error) = &read
+            && !is_damage(error)
+        {
+            read.at("read", &self.path(&blob.digest))?;
+        }
         let mut hasher = blob.digest.hasher();
         hasher.update(&bytes);
         if hasher.finish() != blob.digest {
@@ -243,6 +282,40 @@ mod tests {
             assert_eq!(sink, bytes);
         }
         assert_eq!(fs::list(&folder.path().join("tmp")).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn an_edit_that_the_stamp_hides_is_not_stored_under_the_old_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let cas = store(folder.path());
+        let path = folder.path().join("x");
+        let known = Blob::of(&[1; 1 << 20]);
+        fs::write(&path, &[2; 1 << 20], 0o644, fs::Durability::Cache).unwrap();
+        let stamp = fs::status(&path, Links::Keep).unwrap().unwrap().stamp;
+        assert!(!cas.put_known(&path, &stamp, &known).unwrap());
+        assert!(!cas.has(&known));
+        fs::write(&path, &[1; 1 << 20], 0o644, fs::Durability::Cache).unwrap();
+        let stamp = fs::status(&path, Links::Keep).unwrap().unwrap().stamp;
+        assert!(cas.put_known(&path, &stamp, &known).unwrap());
+        assert!(cas.open(&known).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_file_is_lost_and_healed() {
+        let folder = tempfile::tempdir().unwrap();
+        let cas = store(folder.path());
+        let blob = cas.put(b"bytes").unwrap();
+        let path = cas.path(&blob.digest);
+        for wrong in 0..2 {
+            fs::remove_file(&path).unwrap();
+            match wrong {
+                0 => fs::make_folder(&path.join("inside")).unwrap(),
+                _ => fs::make_link(b"/etc/hostname", &path).unwrap(),
+            }
+            assert!(matches!(cas.read(blob), Err(Error::Lost(lost)) if lost == blob.digest));
+            cas.put(b"bytes").unwrap();
+            assert_eq!(cas.read(blob).unwrap(), b"bytes");
+        }
     }
 
     #[test]

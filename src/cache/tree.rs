@@ -179,7 +179,7 @@ fn take_blob(rest: &mut &[u8]) -> Option<Blob> {
 impl Cas {
     /// Reads the node of a folder.
     pub fn node(&self, tree: &Digest) -> Result<Node> {
-        let size = match crate::host::fs::status(&self.path(tree), crate::host::fs::Links::Keep) {
+        let size = match crate::host::fs::status(self.path(tree), crate::host::fs::Links::Keep) {
             Ok(Some(found)) => found.stamp.size,
             _ => return Err(Error::Lost(*tree)),
         };

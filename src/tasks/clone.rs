@@ -88,7 +88,7 @@ pub fn resolve(url: &str, rev: &str, session: &Session<'_>) -> Result<String> {
     let remote = source.remote(&address);
     let id = remote.resolve(rev)?;
     let path = source.mirror();
-    let _lock = session.cache.lock(&path.with_extension("lock"), || {})?;
+    let _lock = session.cache.lock(&path.with_extension("lock"), session.stop, || {})?;
     let mirror = Mirror::open(&path)?;
     if mirror.commit(&id).is_none() {
         mirror.fetch(&remote, &id)?;
@@ -192,7 +192,7 @@ impl Action for CloneAction {
         let source = Source { how: &self.how, cache: context.cache, env: context.env, stop: context.stop };
         let lock = source.mirror().with_extension("lock");
         let waiting = || context.tell.note(format!("waiting for another fetch of `{}`", self.how.url));
-        let _lock = context.cache.lock(&lock, waiting)?;
+        let _lock = context.cache.lock(&lock, context.stop, waiting)?;
         let mirror = source.with_commit(&self.what.commit, context.network)?;
         let reading = Reading { mirror: &mirror, context };
         let tree = mirror.tree(&self.what.commit).and_then(|tree| reading.folder(tree, Path::new("")));
