@@ -267,7 +267,7 @@ impl Cluster for Failing<'_> {
     fn ask(&self, question: &Question) -> Result<Answer, Trouble> {
         self.inner.ask(question)
     }
-    fn lock(&self) -> Result<Box<dyn Lock>, Trouble> {
+    fn lock(&self) -> Result<Box<dyn Lock + '_>, Trouble> {
         self.inner.lock()
     }
     fn apply(&self, object: &Identity, text: &str) -> Result<(), Trouble> {
