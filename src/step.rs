@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::cache::actions::{self, Record};
 use crate::cache::history::{Ending, History};
+use crate::cache::tree::Holds;
 use crate::digest::{Blob, Digest, Hasher};
 use crate::error::{At, Error, Failure, Result};
 use crate::explain;
@@ -172,8 +173,9 @@ enum Again {
 
 /// The task whose value holds a digest; none if it is the task's own.
 fn owner(job: &Job<'_>, session: &Session<'_>, digest: &Digest) -> Option<TaskName> {
-    let holds = |value: &Digest| session.cache.cas.holds(value, digest);
-    job.values.iter().find(|(_, value)| holds(value)).map(|(name, _)| name.clone())
+    let held = job.values.iter().map(|(name, value)| (name, session.cache.cas.holds(value, digest)));
+    let best = held.filter(|(_, holds)| *holds != Holds::No).max_by_key(|(_, holds)| *holds);
+    best.map(|(name, _)| name.clone())
 }
 
 fn attempt(
@@ -351,11 +353,15 @@ fn remade(job: &Job<'_>, session: &Session<'_>, value: &Digest, digest: &Digest)
     if is_there(session, digest) {
         return Remade::Written;
     }
-    if !cas.holds(value, digest) {
-        return Remade::Gone;
+    let holds = cas.holds(value, digest);
+    let holders = job.values.iter().filter(|(_, value)| cas.holds(value, digest) != Holds::No);
+    let holders: Vec<TaskName> = holders.map(|(name, _)| name.clone()).collect();
+    match holds {
+        Holds::No => Remade::Gone,
+        // What cannot be read was lost meanwhile too, and whoever reads it will find that out.
+        Holds::Perhaps if holders.is_empty() => Remade::Gone,
+        Holds::Perhaps | Holds::Yes => Remade::PassedThrough(holders),
     }
-    let holders = job.values.iter().filter(|(_, value)| cas.holds(value, digest));
-    Remade::PassedThrough(holders.map(|(name, _)| name.clone()).collect())
 }
 
 /// Why a task has to run, in one line.

@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
 use tempfile::NamedTempFile;
@@ -25,12 +26,14 @@ pub struct Cas {
     tmp: PathBuf,
     /// What is remembered about files, here and in the project.
     pub stamps: Stamps,
+    /// Something was found lost: what is put is compared with what is there already.
+    suspicious: AtomicBool,
 }
 
 impl Cas {
     /// A store in `folder`, with temporary files in `tmp` on the same file system.
     pub fn new(folder: PathBuf, tmp: PathBuf, stamps: Stamps) -> Self {
-        Self { folder, tmp, stamps }
+        Self { folder, tmp, stamps, suspicious: AtomicBool::new(false) }
     }
 
     /// The file of a blob, there or not: `cas/ab/…` by BLAKE3, `cas/sha256/ab/…` by SHA-256.
@@ -48,10 +51,16 @@ impl Cas {
             Ok(Some(found)) if found.stamp.size == blob.size && found.kind == fs::Kind::File)
     }
 
+    /// Whether a blob need not be stored: it is there, and whole as far as is known. Once one was found lost
+    /// the others are read before they are taken for granted: what is made again must heal all of it.
+    fn will_do(&self, blob: &Blob) -> bool {
+        self.has(blob) && (!self.suspicious.load(Ordering::Relaxed) || self.open(blob).is_ok())
+    }
+
     /// Stores bytes by their BLAKE3 digest.
     pub fn put(&self, bytes: &[u8]) -> Result<Blob> {
         let blob = Blob::of(bytes);
-        if !self.has(&blob) {
+        if !self.will_do(&blob) {
             let mut file = fs::temporary(&self.tmp)?;
             file.write_all(bytes).at("write to", &self.tmp)?;
             self.publish(file, &blob)?;
@@ -91,7 +100,7 @@ impl Cas {
     /// it is hashed once more. Returns whether the file still was what it is known to be; if not, nothing is
     /// stored under its name.
     pub fn put_known(&self, path: &Path, stamp: &Stamp, blob: &Blob) -> Result<bool> {
-        if self.has(blob) {
+        if self.will_do(blob) {
             return Ok(true);
         }
         let file = fs::open_regular(path).at("read", path)?;
@@ -155,6 +164,7 @@ impl Cas {
             Ok(file) => file,
             Err(error) if is_passing(&error) => return Err(error).at("read", &path),
             Err(_) => {
+                self.suspicious.store(true, Ordering::Relaxed);
                 // If it is there and no file, or cannot be opened, it would stand in the way of a good one.
                 let _ = fs::remove_tree(&path);
                 return Err(Error::Lost(blob.digest));
@@ -170,6 +180,7 @@ impl Cas {
 
     /// Takes a damaged blob away, unless somebody has put a good one in its place meanwhile.
     fn discard(&self, digest: &Digest, bad: &Stamp) {
+        self.suspicious.store(true, Ordering::Relaxed);
         let path = self.path(digest);
         if matches!(fs::status(&path, Links::Keep), Ok(Some(found)) if found.stamp.ino == bad.ino) {
             // If it cannot be removed it stays damaged, and every reader finds out again.
@@ -182,7 +193,7 @@ impl Cas {
         let large = blob.size >= REMEMBERED;
         let kept = if large { file.as_file().try_clone().ok() } else { None };
         // The bytes are right by construction; what lies there may not be.
-        let existing = if self.has(blob) { Existing::Keep } else { Existing::Replace };
+        let existing = if self.will_do(blob) { Existing::Keep } else { Existing::Replace };
         fs::publish(file, &path, 0o444, existing)?;
         if let Some(Ok(found)) = kept.as_ref().map(fs::status_of) {
             self.stamps.wrote(path, found.stamp, blob.digest);
