@@ -118,6 +118,21 @@ impl Globs {
         next
     }
 
+    /// The only names inside a folder that can lead on, sorted; `None` if that depends on what is there.
+    pub fn names(&self, at: &Progress) -> Option<Vec<&[u8]>> {
+        if at.takes() {
+            return None;
+        }
+        let name = |&(index, position): &(usize, usize)| match &self.patterns[index].components[position] {
+            Component::Literal(name) => Some(name.as_slice()),
+            Component::Glob(_) | Component::Any => None,
+        };
+        let mut names: Vec<&[u8]> = at.open.iter().map(name).collect::<Option<_>>()?;
+        names.sort_unstable();
+        names.dedup();
+        Some(names)
+    }
+
     /// Whether a path is taken.
     pub fn takes(&self, path: &[u8]) -> bool {
         let mut progress = self.start();
@@ -227,6 +242,23 @@ mod tests {
 
     fn takes(patterns: &[&str], path: &str) -> bool {
         Globs::new(patterns).unwrap().takes(path.as_bytes())
+    }
+
+    #[test]
+    fn names_that_lead_on() {
+        let names = |patterns: &[&str], folder: &str| {
+            let globs = Globs::new(patterns).unwrap();
+            let names = folder.split('/').filter(|name| !name.is_empty());
+            let at = names.fold(globs.start(), |at, name| globs.enter(&at, name.as_bytes()));
+            let list = globs.names(&at)?;
+            Some(list.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect::<Vec<_>>())
+        };
+        let list = |names: &[&str]| Some(names.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(names(&["src/{b,a}/*.c", "Makefile", "src/x"], ""), list(&["Makefile", "src"]));
+        assert_eq!(names(&["src/{b,a}/*.c", "Makefile", "src/x"], "src"), list(&["a", "b", "x"]));
+        assert_eq!(names(&["src/{b,a}/*.c"], "src/a"), None);
+        assert_eq!(names(&["src/a", "!**/x"], ""), None);
+        assert_eq!(names(&["src"], "src"), None);
     }
 
     #[test]

@@ -33,6 +33,16 @@ impl Node {
     }
 }
 
+/// A target with its axes in alphabetical order, as they stand in names.
+fn ordered(target: &str) -> String {
+    let Some((name, axes)) = target.strip_suffix(']').and_then(|target| target.split_once('[')) else {
+        return target.to_string();
+    };
+    let mut axes: Vec<&str> = axes.split(',').map(str::trim).collect();
+    axes.sort_unstable();
+    format!("{name}[{}]", axes.join(","))
+}
+
 /// All tasks of a project.
 pub struct Graph {
     /// The tasks; a `TaskId` is an index.
@@ -125,10 +135,11 @@ impl Graph {
 
     /// The tasks that one target means.
     pub fn target(&self, target: &str) -> Result<Vec<TaskId>, Mistake> {
+        let target = &ordered(target);
         let those = |fits: &dyn Fn(&TaskName) -> bool| -> Vec<TaskId> {
             self.ids().filter(|id| fits(&self.node(*id).name)).collect()
         };
-        if KINDS.contains(&target) {
+        if KINDS.contains(&target.as_str()) {
             let found = those(&|name| name.kind() == target);
             if found.is_empty() {
                 return Err(Mistake::new(format!("there is no `{target}` task")));
@@ -136,7 +147,7 @@ impl Graph {
             return Ok(found);
         }
         let whole = target.strip_suffix("[*]").unwrap_or(target);
-        let found = those(&|name| name.0 == target || name.0.split('[').next() == Some(whole));
+        let found = those(&|name| name.0 == *target || name.0.split('[').next() == Some(whole));
         if !found.is_empty() {
             return Ok(found);
         }

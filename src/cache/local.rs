@@ -129,10 +129,15 @@ impl Local {
         seen: &mut Seen,
         paths: &mut Vec<Vec<u8>>,
     ) -> Result<()> {
-        let listing = self.listing(folder)?;
-        let relative = folder.strip_prefix(&self.root).unwrap_or(folder).as_os_str().as_bytes();
-        let relative = if relative.is_empty() { b".".to_vec() } else { relative.to_vec() };
-        seen.facts.push(Fact { path: relative, follow: true, stamp: Some(listing.stamp) });
+        let listing = match globs.names(at) {
+            Some(names) => Arc::new(self.named(folder, &names, seen)?),
+            None => {
+                let listing = self.listing(folder)?;
+                let path = self.relative(folder);
+                seen.facts.push(Fact { path, follow: true, stamp: Some(listing.stamp) });
+                listing
+            }
+        };
         for (name, found) in &listing.entries {
             let here = globs.enter(at, name);
             let length = path.len();
@@ -145,6 +150,11 @@ impl Local {
                 Kind::Folder if here.takes_none() || name == b".git" || self.never.contains(&full) => {}
                 Kind::Folder => self.collect(&full, path, globs, &here, seen, paths)?,
                 _ if here.takes() => paths.push(path.clone()),
+                // Where a folder was wanted: it may become one.
+                _ if !here.takes_none() => {
+                    let path = self.relative(&full);
+                    seen.facts.push(Fact { path, follow: false, stamp: Some(found.stamp) });
+                }
                 _ => {}
             }
             path.truncate(length);
@@ -152,16 +162,43 @@ impl Local {
         Ok(())
     }
 
-    fn listing(&self, folder: &Path) -> Result<Arc<Listing>> {
-        let known = || self.listings.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(listing) = known().get(folder) {
-            return Ok(listing.clone());
+    /// A path as facts have it.
+    fn relative(&self, path: &Path) -> Vec<u8> {
+        let relative = path.strip_prefix(&self.root).unwrap_or(path).as_os_str().as_bytes();
+        if relative.is_empty() { b".".to_vec() } else { relative.to_vec() }
+    }
+
+    /// What these names in a folder are. The folder itself is not looked at: what else comes and goes
+    /// there does not matter.
+    fn named(&self, folder: &Path, names: &[&[u8]], seen: &mut Seen) -> Result<Listing> {
+        let stamp = self.folder(folder)?;
+        let mut entries = Vec::new();
+        for name in names {
+            let path = folder.join(OsStr::from_bytes(name));
+            match fs::status(&path, Links::Keep).at("look at", &path)? {
+                Some(found) => entries.push((name.to_vec(), found)),
+                None => seen.facts.push(Fact { path: self.relative(&path), follow: false, stamp: None }),
+            }
         }
+        Ok(Listing { stamp, entries })
+    }
+
+    /// The stamp of a folder that must be there.
+    fn folder(&self, folder: &Path) -> Result<Stamp> {
         let missing = || Error::failed(format!("the folder `{}` does not exist", self.shown(folder)));
         let found = fs::status(folder, Links::Follow).at("look at", folder)?.ok_or_else(missing)?;
         if found.kind != Kind::Folder {
             return Err(Error::failed(format!("`{}` is not a folder", self.shown(folder))));
         }
+        Ok(found.stamp)
+    }
+
+    fn listing(&self, folder: &Path) -> Result<Arc<Listing>> {
+        let known = || self.listings.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(listing) = known().get(folder) {
+            return Ok(listing.clone());
+        }
+        let stamp = self.folder(folder)?;
         let mut entries = Vec::new();
         for name in fs::list(folder).at("list", folder)? {
             let path = folder.join(&name);
@@ -169,7 +206,7 @@ impl Local {
                 entries.push((name.as_bytes().to_vec(), found));
             }
         }
-        let listing = Arc::new(Listing { stamp: found.stamp, entries });
+        let listing = Arc::new(Listing { stamp, entries });
         known().insert(folder.to_path_buf(), listing.clone());
         Ok(listing)
     }

@@ -134,7 +134,11 @@ impl Place {
                     toml::from_str(&text).map_err(|error| wrong(error.message().into()))?;
                 serde_json::to_value(parsed).unwrap_or_default()
             } else {
-                serde_saphyr::from_str(&text).map_err(|error| wrong(error.to_string()))?
+                serde_saphyr::from_str(&text).map_err(|error| {
+                    let words = error.to_string();
+                    let first = words.lines().next().unwrap_or_default();
+                    wrong(first.trim_start_matches("error: ").to_string())
+                })?
             };
             let serde_json::Value::Object(values) = values else {
                 return Err(wrong("it must hold names and values".into()).into());

@@ -128,7 +128,7 @@ struct Instance {
 /// Reads a configuration. `source.name` is how messages call the file.
 pub fn load(source: Source, overrides: &Overrides) -> Result<Config, Vec<Mistake>> {
     let source = Arc::new(source);
-    let mut mistakes = Mistakes { source: source.clone(), all: Vec::new() };
+    let mut mistakes = Mistakes::new(source.clone());
     let (parsed, errors) = toml::de::DeTable::parse_recoverable(&source.text);
     for error in errors {
         let span = error.span().unwrap_or_default();

@@ -17,9 +17,21 @@ pub struct Mistakes {
     pub source: Arc<Source>,
     /// What is wrong in it, in the order of finding.
     pub all: Vec<Mistake>,
+    /// Keys whose value could not be rendered, by where their table begins: wrong, but not missing.
+    spoiled: BTreeSet<(usize, String)>,
 }
 
 impl Mistakes {
+    /// No mistakes yet.
+    pub fn new(source: Arc<Source>) -> Self {
+        Self { source, all: Vec::new(), spoiled: BTreeSet::new() }
+    }
+
+    /// Remembers that a key of a table has a value that is wrong.
+    pub fn spoil(&mut self, table: &Range<usize>, key: &str) {
+        self.spoiled.insert((table.start, key.to_string()));
+    }
+
     /// Notes a mistake; one that was noted at the same place already (by another instance) is not
     /// repeated.
     pub fn note(&mut self, span: Range<usize>, message: impl Into<String>, hint: Option<String>) {
@@ -59,7 +71,8 @@ impl Mistakes {
                 }
                 None => {
                     for missing in required::<T>() {
-                        if table.entry(&missing).is_none() && !dropped.contains(&missing) {
+                        let spoiled = self.spoiled.contains(&(table.span.start, missing.clone()));
+                        if table.entry(&missing).is_none() && !dropped.contains(&missing) && !spoiled {
                             self.note(place.clone(), format!("`{name}` needs `{missing}`"), None);
                         }
                     }

@@ -195,6 +195,7 @@ fn typed(text: &str, like: &Json) -> Result<Json, String> {
 /// The value with all expressions in its strings rendered; what is wrong is noted, at the string's
 /// place.
 pub fn render(value: &Value, context: &Json, mistakes: &mut Mistakes) -> Option<Value> {
+    let span = &value.span;
     let data = match &value.data {
         Data::Text(text) if template::has_expression(text) => match template::expression(text, context) {
             Ok(json) => return Some(Value::from_json(&json, &value.span)),
@@ -212,8 +213,9 @@ pub fn render(value: &Value, context: &Json, mistakes: &mut Mistakes) -> Option<
             let mut rendered = Vec::with_capacity(entries.len());
             for (key, value) in entries {
                 // A value that is wrong has been noted: the table goes on without it.
-                if let Some(value) = render(value, context, mistakes) {
-                    rendered.push((key.clone(), value));
+                match render(value, context, mistakes) {
+                    Some(value) => rendered.push((key.clone(), value)),
+                    None => mistakes.spoil(span, &key.name),
                 }
             }
             Data::Table(rendered)

@@ -316,8 +316,11 @@ fn absent(name: &str, path: &Path, shown: &Path, error: &std::io::Error) -> Resu
         _ => return Err(Error::failed(format!("open `{text}`: {}", io_words(error))).into()),
     }
     let exists = |path: &Path, links| matches!(fs::status(path, links), Ok(Some(_)));
+    // Another task may be making these folders right now: only what is a link is said to be one.
+    let is_link =
+        |path: &Path| matches!(fs::status(path, Links::Keep), Ok(Some(found)) if found.kind == Kind::Link);
     let mut missing = path.ancestors().take_while(|path| !exists(path, Links::Follow));
-    if let Some(link) = missing.find(|path| exists(path, Links::Keep)) {
+    if let Some(link) = missing.find(|path| is_link(path)) {
         return Err(Trouble::Unreachable(format!("`{}` is a link that leads nowhere", link.display())));
     }
     match path.parent() {

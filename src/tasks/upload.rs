@@ -74,6 +74,11 @@ impl Declare for Upload {
             let message = format!("`{}` cannot be a path on a host", place.value);
             names.mistake(place.range(), message, None);
         }
+        if self.to.is_some() && !place.ends_with('/') {
+            for host in &self.destinations {
+                names.claim(format!("the file `{path}` on `{}`", host.name), place.range());
+            }
+        }
         if let Some(mode) = &self.mode {
             self.bits = octal::parse(mode);
             if self.bits.is_none() {

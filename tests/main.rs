@@ -1,0 +1,10 @@
+//! All tests from outside, one binary: each runs the real `vcbuild` on a project of its own.
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
+#![expect(clippy::disallowed_methods, reason = "tests read, write and start what they like")]
+#![forbid(unsafe_code)]
+
+mod support;
+
+mod compile;
+mod config;
+mod hello;

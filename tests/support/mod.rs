@@ -1,0 +1,9 @@
+//! What the tests share: a project in a folder of its own, and what came of running vcbuild on it.
+
+pub mod done;
+pub mod folder;
+pub mod project;
+
+#[expect(unused_imports, reason = "named by who keeps one")]
+pub use done::Done;
+pub use project::Project;
