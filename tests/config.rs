@@ -610,7 +610,9 @@ error: 4 mistakes in `vcbuild.toml`
     );
     let upload =
         |name: &str| format!("[upload.{name}]\nfrom = './vcbuild.toml'\nhosts = 'h'\nto = '/etc/x'\n");
-    refused(&("[host.h]\nlocal = 'h'\n".to_string() + &upload("a") + &upload("b")), str![[r#"
+    refused(
+        &("[host.h]\nlocal = 'h'\n".to_string() + &upload("a") + &upload("b")),
+        str![[r#"
 error: the file `/etc/x` on `h` is declared twice: by `upload.a` and by `upload.b`
   --> vcbuild.toml:12:6
    |
@@ -619,7 +621,8 @@ error: the file `/etc/x` on `h` is declared twice: by `upload.a` and by `upload.
 
 error: 1 mistake in `vcbuild.toml`
 
-"#]]);
+"#]],
+    );
 }
 
 #[test]

@@ -222,6 +222,11 @@ pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).at("set the mode of", path)
 }
 
+/// Renames; replaces what is there.
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    std::fs::rename(from, to).at("rename to", to)
+}
+
 /// Makes a symbolic link; what is there already is an error.
 pub fn make_link(target: &[u8], path: &Path) -> Result<()> {
     std::os::unix::fs::symlink(std::ffi::OsStr::from_bytes(target), path).at("link", path)
