@@ -48,8 +48,6 @@ pub enum Logs {
 pub struct Summary {
     /// The end in one word.
     pub verdict: Verdict,
-    /// The values of tasks that have one.
-    pub values: BTreeMap<TaskName, Digest>,
     /// What became of each task that was looked at in a step.
     pub tasks: BTreeMap<String, Ended>,
     /// Tasks that were taken over without a step.
@@ -73,7 +71,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 enum Message {
     Start(TaskId),
-    Tell(Event),
+    Tell(Box<Event>),
     End(usize, TaskId, Box<Result<Stepped, String>>),
 }
 
@@ -87,7 +85,7 @@ struct Teller {
 impl Teller {
     fn send(&self, event: Event) {
         // The owner is there as long as a step runs.
-        let _ = self.messages.send(Message::Tell(event));
+        let _ = self.messages.send(Message::Tell(Box::new(event)));
     }
 }
 
@@ -154,7 +152,7 @@ pub fn run(
         }
         owner.go(&workers, &inbox);
     });
-    owner.summary(selected, began)
+    owner.summary(began)
 }
 
 fn worker(
@@ -361,7 +359,7 @@ impl<'a> Owner<'a, '_> {
         }
     }
 
-    fn summary(self, selected: &BTreeSet<TaskId>, began: Instant) -> Summary {
+    fn summary(self, began: Instant) -> Summary {
         let counts = self.schedule.counts();
         let any = |outcome: Outcome| counts.get(&outcome).is_some_and(|count| *count > 0);
         let verdict = match () {
@@ -374,12 +372,7 @@ impl<'a> Owner<'a, '_> {
         };
         let seconds = began.elapsed().as_secs_f64();
         self.report.event(&Event::End(report::End { verdict, counts, seconds }));
-        let value = |id: &TaskId| {
-            let value = self.schedule.value(*id).copied().flatten()?;
-            Some((self.graph.node(*id).name.clone(), value))
-        };
-        let values = selected.iter().filter_map(value).collect();
-        Summary { verdict, values, tasks: self.tasks, carried: self.carried }
+        Summary { verdict, tasks: self.tasks, carried: self.carried }
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::cache::actions::{self, Record};
 use crate::cache::history::{Ending, History};
+use crate::cache::tree::Holds;
 use crate::digest::{Blob, Digest, Hasher};
 use crate::error::{At, Error, Failure, Result};
 use crate::explain;
@@ -172,8 +173,9 @@ enum Again {
 
 /// The task whose value holds a digest; none if it is the task's own.
 fn owner(job: &Job<'_>, session: &Session<'_>, digest: &Digest) -> Option<TaskName> {
-    let holds = |value: &Digest| session.cache.cas.holds(value, digest);
-    job.values.iter().find(|(_, value)| holds(value)).map(|(name, _)| name.clone())
+    let held = job.values.iter().map(|(name, value)| (name, session.cache.cas.holds(value, digest)));
+    let best = held.filter(|(_, holds)| *holds != Holds::No).max_by_key(|(_, holds)| *holds);
+    best.map(|(name, _)| name.clone())
 }
 
 fn attempt(
@@ -220,8 +222,8 @@ fn action_step(
     if store_sources(job, session, &noted)? {
         return Ok(Again::Yes);
     }
-    let _lock =
-        cache.lock_key(&key, || tell.note("waiting for another process that does the same".into()))?;
+    let waiting = || tell.note("waiting for another process that does the same".into());
+    let _lock = cache.lock_key(&key, session.stop, waiting)?;
     if let Some(record) = look_up() {
         return hit(record, noted, stepped);
     }
@@ -245,6 +247,7 @@ fn action_step(
         log: RefCell::default(),
         warnings: RefCell::default(),
     };
+    let there: Vec<Digest> = lost.iter().filter(|digest| is_there(session, digest)).copied().collect();
     let value = action.run(&context)?;
     session.stop.check()?;
     let (log, warnings) = (context.log.into_inner(), context.warnings.into_inner());
@@ -253,17 +256,22 @@ fn action_step(
     }
     let log = if log.is_empty() { None } else { Some(cache.cas.put(&log)?) };
     let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let remade = lost.iter().map(|digest| (*digest, remade(job, session, &value, digest))).collect();
+    let fate = |digest: &Digest| match there.contains(digest) {
+        // Somebody else has made it meanwhile.
+        true => Remade::Gone,
+        false => remade(job, session, &value, digest),
+    };
+    let remade = lost.iter().map(|digest| (*digest, fate(digest))).collect();
     stepped.cut_off = last.is_some_and(|last| last.value == Some(value) && last.key != Some(key));
     stepped.log = log;
     stepped.end = End::Done(Some(value), Outcome::Ran, remade);
-    if moved(session, &noted)? {
+    let Some(noted) = unmoved(job, session, tell, noted, &key)? else {
         tell.warn(
             "an input changed while it ran: the result is used, but not remembered".into(),
             Some("run again".into()),
         );
         return Ok(Again::No);
-    }
+    };
     let record = Record { version: actions::VERSION, value, log, warnings, milliseconds, preimage };
     cache.record(&key, &record)?;
     stepped.noted = Some(noted);
@@ -300,34 +308,60 @@ fn store_sources(job: &Job<'_>, session: &Session<'_>, noted: &Noted) -> Result<
     Ok(changed)
 }
 
-/// Whether something that decided about the key is not as it was.
-fn moved(session: &Session<'_>, noted: &Noted) -> Result<bool> {
+/// What was looked at, if it still decides for the same key; nothing if an input has changed.
+fn unmoved(
+    job: &Job<'_>,
+    session: &Session<'_>,
+    tell: &dyn Tell,
+    noted: Noted,
+    key: &Digest,
+) -> Result<Option<Noted>> {
     use std::os::unix::ffi::OsStrExt;
+    let mut folders = false;
     for fact in &noted.seen.facts {
         let path = session.local.root().join(std::ffi::OsStr::from_bytes(&fact.path));
         let links = if fact.follow { Links::Follow } else { Links::Keep };
-        let now = fs::status(&path, links).at("look at", &path)?.map(|status| status.stamp);
-        if now != fact.stamp {
-            return Ok(true);
+        let now = fs::status(&path, links).at("look at", &path)?;
+        match now {
+            _ if now.map(|status| status.stamp) == fact.stamp => {}
+            // A folder changes with every file that an editor puts into it, input or not.
+            Some(now) if now.kind == fs::Kind::Folder => folders = true,
+            _ => return Ok(None),
         }
     }
-    Ok(false)
+    if !folders {
+        return Ok(Some(noted));
+    }
+    session.local.forget_listings();
+    let inputs = Inputs::new(session, &job.values, tell);
+    let same = match job.task.work(&inputs) {
+        Ok(Work::Action(action)) => key::key(&key::preimage(&*action)) == *key,
+        _ => false,
+    };
+    Ok(same.then(|| inputs.into_noted()))
+}
+
+/// Whether the cache has some content, whole.
+fn is_there(session: &Session<'_>, digest: &Digest) -> bool {
+    let cas = &session.cache.cas;
+    let found = fs::status(cas.path(digest), Links::Keep).ok().flatten();
+    found.is_some_and(|found| cas.open(&Blob { digest: *digest, size: found.stamp.size }).is_ok())
 }
 
 fn remade(job: &Job<'_>, session: &Session<'_>, value: &Digest, digest: &Digest) -> Remade {
     let cas = &session.cache.cas;
-    let there = || {
-        let size = fs::status(cas.path(digest), Links::Keep).ok().flatten()?.stamp.size;
-        cas.open(&Blob { digest: *digest, size }).ok()
-    };
-    if there().is_some() {
+    if is_there(session, digest) {
         return Remade::Written;
     }
-    if !cas.holds(value, digest) {
-        return Remade::Gone;
+    let holds = cas.holds(value, digest);
+    let holders = job.values.iter().filter(|(_, value)| cas.holds(value, digest) != Holds::No);
+    let holders: Vec<TaskName> = holders.map(|(name, _)| name.clone()).collect();
+    match holds {
+        Holds::No => Remade::Gone,
+        // What cannot be read was lost meanwhile too, and whoever reads it will find that out.
+        Holds::Perhaps if holders.is_empty() => Remade::Gone,
+        Holds::Perhaps | Holds::Yes => Remade::PassedThrough(holders),
     }
-    let holders = job.values.iter().filter(|(_, value)| cas.holds(value, digest));
-    Remade::PassedThrough(holders.map(|(name, _)| name.clone()).collect())
 }
 
 /// Why a task has to run, in one line.
@@ -346,10 +380,15 @@ fn why(
         return "its last result is not in the cache".into();
     };
     let reasons = explain::reasons(&session.cache.cas, &record.preimage, preimage);
+    // A value that was read whole is named by its task; of one that was read in part, the file is.
+    let text = |reason: &explain::Reason| {
+        let made = job.values.iter().find(|(_, value)| Some(**value) == reason.value);
+        made.map_or_else(|| reason.text.clone(), |(name, _)| format!("`{name}` changed"))
+    };
     match reasons.as_slice() {
         [] => "its result is not in the cache".into(),
-        [one] => one.text.clone(),
-        [one, rest @ ..] => format!("{}, and {} more", one.text, rest.len()),
+        [one] => text(one),
+        [one, rest @ ..] => format!("{}, and {} more", text(one), rest.len()),
     }
 }
 

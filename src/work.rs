@@ -62,6 +62,21 @@ pub trait Task: Send + Sync {
     /// Reads the inputs and says what is to be done, so fully that equal descriptions mean equal
     /// results. May fail with `Lost` if a node of a tree is not there.
     fn work(&self, inputs: &Inputs<'_>) -> Result<Work>;
+
+    /// Checks what can be checked while what it needs is not known; reads no values. Says whether
+    /// that was all there is to check.
+    fn check(&self, _inputs: &Inputs<'_>) -> Result<Checked> {
+        Ok(Checked::Nothing)
+    }
+}
+
+/// How much of a task could be checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checked {
+    /// All that can be wrong before it runs.
+    All,
+    /// Nothing.
+    Nothing,
 }
 
 /// What a task has become, once its inputs are known.
@@ -92,6 +107,11 @@ pub trait Effect: Send + Sync {
     /// What is wanted where: plain data (names, digests, sizes, modes) from which the kind can probe
     /// again without its inputs.
     fn wants(&self) -> serde_json::Value;
+
+    /// What is wanted, as people read it, if that is more than plain data.
+    fn shown(&self) -> Option<String> {
+        None
+    }
 
     /// The names of the destinations, in order.
     fn destinations(&self) -> Vec<String>;

@@ -5,7 +5,9 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::io::Errno;
 use tempfile::NamedTempFile;
 
 use super::stamps::{Algorithm, Stamps};
@@ -24,12 +26,14 @@ pub struct Cas {
     tmp: PathBuf,
     /// What is remembered about files, here and in the project.
     pub stamps: Stamps,
+    /// Something was found lost: what is put is compared with what is there already.
+    suspicious: AtomicBool,
 }
 
 impl Cas {
     /// A store in `folder`, with temporary files in `tmp` on the same file system.
     pub fn new(folder: PathBuf, tmp: PathBuf, stamps: Stamps) -> Self {
-        Self { folder, tmp, stamps }
+        Self { folder, tmp, stamps, suspicious: AtomicBool::new(false) }
     }
 
     /// The file of a blob, there or not: `cas/ab/…` by BLAKE3, `cas/sha256/ab/…` by SHA-256.
@@ -43,14 +47,20 @@ impl Cas {
 
     /// Whether a blob is there with its size; its bytes are verified by whoever reads them.
     pub fn has(&self, blob: &Blob) -> bool {
-        matches!(fs::status(&self.path(&blob.digest), Links::Keep),
+        matches!(fs::status(self.path(&blob.digest), Links::Keep),
             Ok(Some(found)) if found.stamp.size == blob.size && found.kind == fs::Kind::File)
+    }
+
+    /// Whether a blob need not be stored: it is there, and whole as far as is known. Once one was found lost
+    /// the others are read before they are taken for granted: what is made again must heal all of it.
+    fn will_do(&self, blob: &Blob) -> bool {
+        self.has(blob) && (!self.suspicious.load(Ordering::Relaxed) || self.open(blob).is_ok())
     }
 
     /// Stores bytes by their BLAKE3 digest.
     pub fn put(&self, bytes: &[u8]) -> Result<Blob> {
         let blob = Blob::of(bytes);
-        if !self.has(&blob) {
+        if !self.will_do(&blob) {
             let mut file = fs::temporary(&self.tmp)?;
             file.write_all(bytes).at("write to", &self.tmp)?;
             self.publish(file, &blob)?;
@@ -86,13 +96,18 @@ impl Cas {
         })
     }
 
-    /// Stores a file whose digest is already known from its stamp; the kernel copies. Returns whether
-    /// the file still had that stamp afterwards; if not, nothing is stored.
+    /// Stores a file whose digest is already known; the kernel copies if its stamp is remembered, otherwise
+    /// it is hashed once more. Returns whether the file still was what it is known to be; if not, nothing is
+    /// stored under its name.
     pub fn put_known(&self, path: &Path, stamp: &Stamp, blob: &Blob) -> Result<bool> {
-        if self.has(blob) {
+        if self.will_do(blob) {
             return Ok(true);
         }
         let file = fs::open_regular(path).at("read", path)?;
+        // A stamp that was too young to be remembered may hide an edit since it was hashed.
+        if self.stamps.blob(stamp, algorithm(&blob.digest)) != Some(*blob) {
+            return Ok(self.put_file(&file, path, blob.digest.hasher())? == *blob);
+        }
         let copy = fs::temporary(&self.tmp)?;
         let whole = fs::copy(&file, copy.as_file(), stamp.size).at("write to", &self.tmp)?;
         if !whole || fs::status_of(&file).at("read", path)?.stamp != *stamp {
@@ -105,20 +120,19 @@ impl Cas {
     /// Opens a blob whose bytes are verified.
     pub fn open(&self, blob: &Blob) -> Result<File> {
         let (file, stamp) = self.find(blob)?;
-        let algorithm = match blob.digest {
-            Digest::Blake3(_) => Algorithm::Blake3,
-            Digest::Sha256(_) => Algorithm::Sha256,
-        };
-        if self.stamps.blob(&stamp, algorithm).is_some_and(|known| known == *blob) {
+        if self.stamps.blob(&stamp, algorithm(&blob.digest)).is_some_and(|known| known == *blob) {
             return Ok(file);
         }
         let at = fs::now();
         let path = self.path(&blob.digest);
         let mut again = &file;
-        let found = crate::digest::hash_reader(again, blob.digest.hasher()).at("read", &path)?;
-        if found != *blob {
-            self.discard(&blob.digest, &stamp);
-            return Err(Error::Lost(blob.digest));
+        match crate::digest::hash_reader(again, blob.digest.hasher()) {
+            Ok(found) if found == *blob => {}
+            Err(error) if !is_damage(&error) => return Err(error).at("read", &path),
+            _ => {
+                self.discard(&blob.digest, &stamp);
+                return Err(Error::Lost(blob.digest));
+            }
         }
         self.stamps.remember(&stamp, blob.digest, at);
         std::io::Seek::rewind(&mut again).at("read", &path)?;
@@ -133,7 +147,10 @@ impl Cas {
             found => found?,
         };
         let path = self.path(&blob.digest);
-        let whole = crate::digest::hash_reader(&file, blob.digest.hasher()).at("read", &path)? == *blob;
+        let whole = match crate::digest::hash_reader(&file, blob.digest.hasher()) {
+            Err(error) if !is_damage(&error) => return Err(error).at("read", &path),
+            found => found.is_ok_and(|found| found == *blob),
+        };
         if !whole {
             self.stamps.forget(&stamp);
             self.discard(&blob.digest, &stamp);
@@ -143,7 +160,16 @@ impl Cas {
 
     fn find(&self, blob: &Blob) -> Result<(File, Stamp)> {
         let path = self.path(&blob.digest);
-        let Ok(file) = fs::open_regular(&path) else { return Err(Error::Lost(blob.digest)) };
+        let file = match fs::open_regular(&path) {
+            Ok(file) => file,
+            Err(error) if is_passing(&error) => return Err(error).at("read", &path),
+            Err(_) => {
+                self.suspicious.store(true, Ordering::Relaxed);
+                // If it is there and no file, or cannot be opened, it would stand in the way of a good one.
+                let _ = fs::remove_tree(&path);
+                return Err(Error::Lost(blob.digest));
+            }
+        };
         let stamp = fs::status_of(&file).at("read", &path)?.stamp;
         if stamp.size != blob.size {
             self.discard(&blob.digest, &stamp);
@@ -154,6 +180,7 @@ impl Cas {
 
     /// Takes a damaged blob away, unless somebody has put a good one in its place meanwhile.
     fn discard(&self, digest: &Digest, bad: &Stamp) {
+        self.suspicious.store(true, Ordering::Relaxed);
         let path = self.path(digest);
         if matches!(fs::status(&path, Links::Keep), Ok(Some(found)) if found.stamp.ino == bad.ino) {
             // If it cannot be removed it stays damaged, and every reader finds out again.
@@ -166,7 +193,7 @@ impl Cas {
         let large = blob.size >= REMEMBERED;
         let kept = if large { file.as_file().try_clone().ok() } else { None };
         // The bytes are right by construction; what lies there may not be.
-        let existing = if self.has(blob) { Existing::Keep } else { Existing::Replace };
+        let existing = if self.will_do(blob) { Existing::Keep } else { Existing::Replace };
         fs::publish(file, &path, 0o444, existing)?;
         if let Some(Ok(found)) = kept.as_ref().map(fs::status_of) {
             self.stamps.wrote(path, found.stamp, blob.digest);
@@ -194,6 +221,24 @@ impl Cas {
     }
 }
 
+/// Whether a failed read means that the disk has lost the bytes.
+fn is_damage(error: &std::io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::IO)
+}
+
+/// Whether opening failed for a reason that has nothing to do with the file.
+fn is_passing(error: &std::io::Error) -> bool {
+    let passing = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::INTR, Errno::IO];
+    Errno::from_io_error(error).is_some_and(|errno| passing.contains(&errno))
+}
+
+fn algorithm(digest: &Digest) -> Algorithm {
+    match digest {
+        Digest::Blake3(_) => Algorithm::Blake3,
+        Digest::Sha256(_) => Algorithm::Sha256,
+    }
+}
+
 impl Content for Cas {
     fn send(&self, blob: Blob, sink: &mut dyn Sink) -> Result<()> {
         if blob.size >= REMEMBERED {
@@ -206,7 +251,12 @@ impl Content for Cas {
     fn read(&self, blob: Blob) -> Result<Vec<u8>> {
         let (file, stamp) = self.find(&blob)?;
         let mut bytes = Vec::with_capacity(usize::try_from(blob.size).unwrap_or(0));
-        (&file).take(blob.size + 1).read_to_end(&mut bytes).at("read", &self.path(&blob.digest))?;
+        let read = (&file).take(blob.size + 1).read_to_end(&mut bytes);
+        if let Err(error) = &read
+            && !is_damage(error)
+        {
+            read.at("read", &self.path(&blob.digest))?;
+        }
         let mut hasher = blob.digest.hasher();
         hasher.update(&bytes);
         if hasher.finish() != blob.digest {
@@ -243,6 +293,40 @@ mod tests {
             assert_eq!(sink, bytes);
         }
         assert_eq!(fs::list(&folder.path().join("tmp")).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn an_edit_that_the_stamp_hides_is_not_stored_under_the_old_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let cas = store(folder.path());
+        let path = folder.path().join("x");
+        let known = Blob::of(&[1; 1 << 20]);
+        fs::write(&path, &[2; 1 << 20], 0o644, fs::Durability::Cache).unwrap();
+        let stamp = fs::status(&path, Links::Keep).unwrap().unwrap().stamp;
+        assert!(!cas.put_known(&path, &stamp, &known).unwrap());
+        assert!(!cas.has(&known));
+        fs::write(&path, &[1; 1 << 20], 0o644, fs::Durability::Cache).unwrap();
+        let stamp = fs::status(&path, Links::Keep).unwrap().unwrap().stamp;
+        assert!(cas.put_known(&path, &stamp, &known).unwrap());
+        assert!(cas.open(&known).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_file_is_lost_and_healed() {
+        let folder = tempfile::tempdir().unwrap();
+        let cas = store(folder.path());
+        let blob = cas.put(b"bytes").unwrap();
+        let path = cas.path(&blob.digest);
+        for wrong in 0..2 {
+            fs::remove_file(&path).unwrap();
+            match wrong {
+                0 => fs::make_folder(&path.join("inside")).unwrap(),
+                _ => fs::make_link(b"/etc/hostname", &path).unwrap(),
+            }
+            assert!(matches!(cas.read(blob), Err(Error::Lost(lost)) if lost == blob.digest));
+            cas.put(b"bytes").unwrap();
+            assert_eq!(cas.read(blob).unwrap(), b"bytes");
+        }
     }
 
     #[test]

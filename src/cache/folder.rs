@@ -12,7 +12,7 @@ use super::tree::{Entry, Node};
 use crate::digest::{Digest, Hasher};
 use crate::error::{At, Error, Result};
 use crate::glob::{Globs, Progress};
-use crate::host::fs::{self, FileSink, Kind, Links};
+use crate::host::fs::{self, FileSink, Kind, Links, Stamp};
 use crate::recipe::{Content, Part, Recipe};
 
 /// A name inside a folder.
@@ -64,10 +64,27 @@ pub fn capture(cas: &Cas, path: &Path, draft: &mut Draft, to: &[u8]) -> Result<O
 /// Makes `folder` equal to a tree. What is there already stays as it is, with its times; what is not
 /// in the tree is removed, unless `spare` takes it.
 pub fn bring(cas: &Cas, tree: &Digest, folder: &Path, spare: &Globs) -> Result<()> {
-    bring_folder(cas, &cas.node(tree)?, folder, spare, &spare.start())
+    let mut written = Vec::new();
+    bring_folder(cas, &cas.node(tree)?, folder, spare, &spare.start(), &mut written)?;
+    // From now on others may change them, so those that were written just now may look the same then.
+    let at = fs::now();
+    for (stamp, digest) in written {
+        cas.stamps.remember(&stamp, digest, at);
+    }
+    Ok(())
 }
 
-fn bring_folder(cas: &Cas, node: &Node, folder: &Path, spare: &Globs, at: &Progress) -> Result<()> {
+/// Files that were written, by their stamps.
+type Written = Vec<(Stamp, Digest)>;
+
+fn bring_folder(
+    cas: &Cas,
+    node: &Node,
+    folder: &Path,
+    spare: &Globs,
+    at: &Progress,
+    written: &mut Written,
+) -> Result<()> {
     make_real_folder(folder)?;
     for name in fs::list(folder).at("list", folder)? {
         let name = name.as_bytes();
@@ -79,21 +96,41 @@ fn bring_folder(cas: &Cas, node: &Node, folder: &Path, spare: &Globs, at: &Progr
         let path = join(folder, name);
         match entry {
             Entry::Folder { mode, tree } => {
-                bring_folder(cas, &cas.node(tree)?, &path, spare, &spare.enter(at, name))?;
+                bring_folder(cas, &cas.node(tree)?, &path, spare, &spare.enter(at, name), written)?;
                 bring_mode(&path, *mode)?;
             }
             Entry::Link { target } => bring_link(&path, target)?,
             Entry::File { mode, blob } => {
                 let found = cas.stamps.digest(&path, Algorithm::Blake3)?;
                 let same = found.is_some_and(|(status, known)| status.kind == Kind::File && known == *blob);
-                bring_file(cas, &path, Part::Blob(*blob), *mode, same)?;
+                if same {
+                    bring_mode(&path, *mode)?;
+                    continue;
+                }
+                replace(cas, &path, &Part::Blob(*blob), *mode)?;
+                if let Some(found) = fs::status(&path, Links::Keep).at("look at", &path)? {
+                    written.push((found.stamp, blob.digest));
+                }
             }
             Entry::Recipe { mode, recipe, size } => {
-                bring_file(cas, &path, Part::Recipe { recipe: *recipe, size: *size }, *mode, false)?;
+                replace(cas, &path, &Part::Recipe { recipe: *recipe, size: *size }, *mode)?;
             }
         }
     }
     Ok(())
+}
+
+/// Removes what is at `path` inside of a folder. What is reached only through a link is not inside.
+pub fn remove(folder: &Path, path: &Path) -> Result<()> {
+    let mut here = folder.to_path_buf();
+    for name in path.parent().into_iter().flat_map(Path::components) {
+        here.push(name);
+        match fs::status(&here, Links::Keep).at("look at", &here)? {
+            Some(found) if found.kind == Kind::Folder => {}
+            _ => return Ok(()),
+        }
+    }
+    fs::remove_tree(&folder.join(path))
 }
 
 /// Removes a path, but for what is spared inside. Returns whether nothing is left.
@@ -150,16 +187,9 @@ fn bring_link(path: &Path, target: &[u8]) -> Result<()> {
     }
 }
 
-fn bring_file(cas: &Cas, path: &Path, content: Part, mode: u32, same: bool) -> Result<()> {
-    if same {
-        return bring_mode(path, mode);
-    }
+fn replace(cas: &Cas, path: &Path, content: &Part, mode: u32) -> Result<()> {
     fs::remove_tree(path)?;
-    place(cas, path, &content, mode)?;
-    if let (Part::Blob(blob), Some(found)) = (content, fs::status(path, Links::Keep).at("look at", path)?) {
-        cas.stamps.wrote(path.to_path_buf(), found.stamp, blob.digest);
-    }
-    Ok(())
+    place(cas, path, content, mode)
 }
 
 /// Writes content to a new file at `path`, whole or not at all; replaces a file that is there.
@@ -253,6 +283,40 @@ mod tests {
         fs::remove_tree(&to.join("build")).unwrap();
         fs::remove_file(&to.join("folder/keep")).unwrap();
         assert_eq!(read(&cas, &to), tree);
+    }
+
+    #[test]
+    fn an_edit_right_after_is_seen() {
+        let home = tempfile::tempdir().unwrap();
+        let cas = cas(home.path());
+        let (from, to) = (home.path().join("from"), home.path().join("to"));
+        write(&from.join("x"), b"before", 0o644);
+        let tree = read(&cas, &from);
+        let none = Globs::new::<&str>(&[]).unwrap();
+        for _ in 0..50 {
+            bring(&cas, &tree, &to, &none).unwrap();
+            // In place, of the same size, most likely within the same tick of the clock.
+            let file = std::fs::File::options().write(true).truncate(true).open(to.join("x")).unwrap();
+            std::io::Write::write_all(&mut &file, b"edited").unwrap();
+            assert_ne!(read(&cas, &to), tree);
+            bring(&cas, &tree, &to, &none).unwrap();
+            assert_eq!(std::fs::read(to.join("x")).unwrap(), b"before");
+        }
+    }
+
+    #[test]
+    fn nothing_is_removed_through_a_link() {
+        let home = tempfile::tempdir().unwrap();
+        let (work, other) = (home.path().join("work"), home.path().join("other"));
+        write(&other.join("a/x"), b"precious", 0o644);
+        write(&work.join("real/a/x"), b"old", 0o644);
+        fs::make_link(b"../other", &work.join("link")).unwrap();
+        for path in ["link/a/x", "link/a", "missing/x", "real/a/x/y", "real/a/x", "link"] {
+            remove(&work, Path::new(path)).unwrap();
+        }
+        assert_eq!(std::fs::read(other.join("a/x")).unwrap(), b"precious");
+        assert!(work.join("real/a").is_dir() && !work.join("real/a/x").exists());
+        assert!(std::fs::symlink_metadata(work.join("link")).is_err());
     }
 
     #[test]

@@ -233,20 +233,25 @@ impl Local {
         }
     }
 
-    /// A file outside the project, links followed; hashed.
+    /// A file outside the project, links followed; hashed, but never stored.
     pub fn outside(&self, path: &Path, stamps: &Stamps, seen: &mut Seen) -> Result<Option<(Blob, u32)>> {
         let name = path.as_os_str().as_bytes().to_vec();
         let Ok(real) = std::fs::canonicalize(path) else {
             seen.facts.push(Fact { path: name, follow: true, stamp: None });
             return Ok(None);
         };
-        match stamps.digest(&real, Algorithm::Blake3)? {
-            Some((found, blob)) if found.kind == Kind::File => {
+        let before = fs::status(&real, Links::Keep).ok().flatten();
+        match stamps.digest(&real, Algorithm::Blake3) {
+            Ok(Some((found, blob))) if found.kind == Kind::File => {
                 seen.facts.push(Fact { path: name, follow: true, stamp: Some(found.stamp) });
-                seen.sources.push((blob, found.stamp, real));
                 Ok(Some((blob, found.mode)))
             }
-            _ => Err(Error::failed(format!("`{}` is not a file", path.display()))),
+            other => {
+                // Also what cannot be used has decided: a program further down in PATH is taken instead.
+                seen.facts.push(Fact { path: name, follow: true, stamp: before.map(|found| found.stamp) });
+                other?;
+                Err(Error::failed(format!("`{}` is not a file", path.display())))
+            }
         }
     }
 }

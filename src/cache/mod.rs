@@ -10,12 +10,14 @@ pub mod local;
 pub mod stamps;
 pub mod tree;
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::digest::Digest;
 use crate::error::{At, Error, Failure, Result};
-use crate::host::fs;
+use crate::host::fs::{self, Scratch};
+use crate::host::stop::Stop;
 use cas::Cas;
 use stamps::Stamps;
 
@@ -56,28 +58,18 @@ impl Cache {
     }
 
     /// A new empty folder that is removed when it is dropped.
-    pub fn scratch(&self) -> Result<tempfile::TempDir> {
-        let folder = self.path("tmp");
-        tempfile::Builder::new().prefix("scratch.").tempdir_in(&folder).at("make a folder in", &folder)
+    pub fn scratch(&self) -> Result<Scratch> {
+        Scratch::new(&self.path("tmp"))
     }
 
     /// Takes the lock on a name, waiting for whoever has it; `waiting` is called before a wait.
-    pub fn lock(&self, name: &Path, waiting: impl FnOnce()) -> Result<Lock> {
-        let file = self.lock_file(name)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => {
-                waiting();
-                file.lock().at("lock", name)?;
-            }
-            Err(std::fs::TryLockError::Error(error)) => return Err(error).at("lock", name),
-        }
-        Ok(Lock { _file: file })
+    pub fn lock(&self, name: &Path, stop: &Stop, waiting: impl FnOnce()) -> Result<Lock> {
+        take(name, File::try_lock, stop, waiting)
     }
 
     /// Takes the lock on a name if nobody has it.
     pub fn try_lock(&self, name: &Path) -> Result<Option<Lock>> {
-        let file = self.lock_file(name)?;
+        let file = fs::open_lock(name)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Lock { _file: file })),
             Err(std::fs::TryLockError::WouldBlock) => Ok(None),
@@ -86,27 +78,64 @@ impl Cache {
     }
 
     /// Takes a lock that others may take likewise, but nobody alone.
-    pub fn lock_shared(&self, name: &Path, waiting: impl FnOnce()) -> Result<Lock> {
-        let file = self.lock_file(name)?;
-        match file.try_lock_shared() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => {
-                waiting();
-                file.lock_shared().at("lock", name)?;
-            }
-            Err(std::fs::TryLockError::Error(error)) => return Err(error).at("lock", name),
-        }
-        Ok(Lock { _file: file })
+    pub fn lock_shared(&self, name: &Path, stop: &Stop, waiting: impl FnOnce()) -> Result<Lock> {
+        take(name, File::try_lock_shared, stop, waiting)
     }
 
     /// Takes the lock of a key, so that equal work runs once among all processes.
-    pub fn lock_key(&self, key: &Digest, waiting: impl FnOnce()) -> Result<Lock> {
-        // 256 lock files are enough: two keys that share one only wait for each other.
-        self.lock(&self.path("actions").join("locks").join(&key.hex()[..2]), waiting)
+    pub fn lock_key(&self, key: &Digest, stop: &Stop, waiting: impl FnOnce()) -> Result<Lock> {
+        self.lock(&self.path("actions").join(LOCKS).join(&key.hex()[..2]), stop, waiting)
     }
 
-    fn lock_file(&self, name: &Path) -> Result<File> {
-        fs::open_lock(name)
+    /// Takes the locks of all keys: nothing runs as long as they are held.
+    pub fn lock_keys(&self, stop: &Stop, waiting: impl FnOnce()) -> Result<Vec<Lock>> {
+        let folder = self.path("actions").join(LOCKS);
+        let mut waiting = Some(waiting);
+        let mut one = |number: u8| {
+            let wait = || waiting.take().into_iter().for_each(|waiting| waiting());
+            self.lock(&folder.join(format!("{number:02x}")), stop, wait)
+        };
+        (0..=u8::MAX).map(&mut one).collect()
+    }
+}
+
+/// The folder in `actions` with the locks of the keys. 256 of them are enough: two keys that share one
+/// only wait for each other.
+pub const LOCKS: &str = "locks";
+
+/// The longest pause between two looks at a lock that somebody else has.
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
+fn take(
+    name: &Path,
+    try_lock: impl Fn(&File) -> Result<(), TryLockError>,
+    stop: &Stop,
+    waiting: impl FnOnce(),
+) -> Result<Lock> {
+    let file = fs::open_lock(name)?;
+    let (mut waiting, mut pause) = (Some(waiting), Duration::from_millis(1));
+    loop {
+        match try_lock(&file) {
+            Ok(()) => return Ok(Lock { _file: file }),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => return Err(error).at("lock", name),
+        }
+        waiting.take().into_iter().for_each(|waiting| waiting());
+        // The kernel's own wait would not hear that the user wants to stop.
+        stop.check()?;
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Takes away what processes that were killed left behind; `root` is the folder of this version.
+pub fn tidy(root: &Path) {
+    for part in ["tmp", "memo", "runs", "stamps"] {
+        fs::clear_temporary(&root.join(part));
+    }
+    let records = root.join("actions");
+    for shard in fs::list(&records).unwrap_or_default() {
+        fs::clear_temporary(&records.join(shard));
     }
 }
 

@@ -176,10 +176,30 @@ fn take_blob(rest: &mut &[u8]) -> Option<Blob> {
     Some(Blob { digest, size: u64::from_le_bytes(take(rest)?) })
 }
 
+/// Whether a tree refers to a digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Holds {
+    /// It does not.
+    No,
+    /// A part of it cannot be read, and the rest does not.
+    Perhaps,
+    /// It does.
+    Yes,
+}
+
+fn any(mut parts: impl Iterator<Item = Holds>) -> Holds {
+    let mut perhaps = Holds::No;
+    parts.find(|part| {
+        perhaps = perhaps.max(*part);
+        *part == Holds::Yes
+    });
+    perhaps
+}
+
 impl Cas {
     /// Reads the node of a folder.
     pub fn node(&self, tree: &Digest) -> Result<Node> {
-        let size = match crate::host::fs::status(&self.path(tree), crate::host::fs::Links::Keep) {
+        let size = match crate::host::fs::status(self.path(tree), crate::host::fs::Links::Keep) {
             Ok(Some(found)) => found.stamp.size,
             _ => return Err(Error::Lost(*tree)),
         };
@@ -228,30 +248,30 @@ impl Cas {
     }
 
     /// Whether a tree refers to a digest: as a node, a file's content, a recipe, or something inside
-    /// a recipe. What cannot be read may hide it, and counts as a yes.
-    pub fn holds(&self, tree: &Digest, digest: &Digest) -> bool {
+    /// a recipe.
+    pub fn holds(&self, tree: &Digest, digest: &Digest) -> Holds {
         if tree == digest {
-            return true;
+            return Holds::Yes;
         }
-        let Ok(node) = self.node(tree) else { return true };
-        node.entries.iter().any(|(_, entry)| match entry {
-            Entry::File { blob, .. } => blob.digest == *digest,
+        let Ok(node) = self.node(tree) else { return Holds::Perhaps };
+        any(node.entries.iter().map(|(_, entry)| match entry {
+            Entry::File { blob, .. } if blob.digest == *digest => Holds::Yes,
+            Entry::File { .. } | Entry::Link { .. } => Holds::No,
             Entry::Recipe { recipe, .. } => self.recipe_holds(recipe, digest),
-            Entry::Link { .. } => false,
             Entry::Folder { tree, .. } => self.holds(tree, digest),
-        })
+        }))
     }
 
-    fn recipe_holds(&self, recipe: &Blob, digest: &Digest) -> bool {
+    fn recipe_holds(&self, recipe: &Blob, digest: &Digest) -> Holds {
         if recipe.digest == *digest {
-            return true;
+            return Holds::Yes;
         }
-        let Ok(recipe) = self.recipe(*recipe) else { return true };
-        recipe.parts().iter().any(|part| match part {
-            Part::Inline(_) => false,
-            Part::Blob(blob) => blob.digest == *digest,
+        let Ok(recipe) = self.recipe(*recipe) else { return Holds::Perhaps };
+        any(recipe.parts().iter().map(|part| match part {
+            Part::Blob(blob) if blob.digest == *digest => Holds::Yes,
+            Part::Inline(_) | Part::Blob(_) => Holds::No,
             Part::Recipe { recipe, .. } => self.recipe_holds(recipe, digest),
-        })
+        }))
     }
 
     /// Stores a recipe.

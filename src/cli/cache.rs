@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::{Halt, Session, say};
-use crate::cache::Cache;
+use crate::cache::{Cache, LOCKS};
 use crate::digest::{Blob, Digest};
 use crate::error::Failure;
 use crate::host::fs;
+use crate::host::stop::Stop;
 use crate::report::text;
 
 /// Arguments of `cache`
@@ -95,18 +96,24 @@ fn verify(cache: &Cache) -> Result<u8, Halt> {
 }
 
 fn clear(cache: &Cache) -> Result<u8, Halt> {
-    let mut bytes = 0;
-    let keeps = fs::list(&cache.path("keep")).unwrap_or_default();
-    for name in
-        keeps.iter().map(|name| name.to_string_lossy().into_owned()).filter(|name| !name.starts_with('.'))
-    {
-        let _alone = cache.lock(&crate::tasks::lock_of_keep(cache, &name), || {})?;
-        bytes += fs::usage(&cache.path("keep").join(&name)).1;
-        fs::remove_tree(&cache.path("keep").join(&name))?;
+    let stop = Stop::new(Stop::GRACE)?;
+    // What runs would go on with half of its files, and what it makes of them would be remembered.
+    let _alone = cache.lock_keys(&stop, || say("waiting for what runs now\n"))?;
+    let mut keeps = Vec::new();
+    for name in fs::list(&cache.path("keep")).unwrap_or_default() {
+        let name = name.to_string_lossy().into_owned();
+        if !name.starts_with('.') {
+            keeps.push(cache.lock(&crate::tasks::lock_of_keep(cache, &name), &stop, || {})?);
+        }
     }
-    for part in PARTS.iter().filter(|part| **part != "keep") {
-        bytes += fs::usage(&cache.path(part)).1;
-        fs::remove_tree(&cache.path(part))?;
+    let mut bytes = 0;
+    for part in PARTS {
+        let folder = cache.path(part);
+        bytes += fs::usage(&folder).1;
+        // The locks stay: whoever made them anew would not be kept waiting.
+        for name in fs::list(&folder).unwrap_or_default().iter().filter(|name| *name != LOCKS) {
+            fs::remove_tree(&folder.join(name))?;
+        }
     }
     say(&format!("cleared {}\n", text::bytes(bytes)));
     Ok(0)

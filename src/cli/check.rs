@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use super::forecast::{self, State};
 use super::run::{Engine, How};
 use super::{Halt, Session, say};
+use crate::error::{Error, Failure};
 use crate::host::stop::Stop;
 use crate::tasks::patch;
-use crate::work::Network;
+use crate::work::{Checked, Inputs, Network, TaskName};
 
 /// Runs the verb.
 pub fn run(session: &Session) -> Result<u8, Halt> {
@@ -26,8 +27,20 @@ pub fn run(session: &Session) -> Result<u8, Halt> {
     };
     let all = project.graph.ids().collect();
     let (mut out, mut wrong, mut unchecked) = (String::new(), 0, 0);
+    let (values, shared) = (BTreeMap::new(), engine.session());
     for (id, state) in forecast::forecast(&engine, &all) {
         let node = project.graph.node(id);
+        if matches!(state, State::Unknown(_) | State::Blocked(_)) {
+            match node.task.check(&Inputs::new(&shared, &values, &forecast::Silent)) {
+                Ok(Checked::All) if matches!(state, State::Unknown(_)) => continue,
+                Err(Error::Failed(failure)) => {
+                    wrong += 1;
+                    out.push_str(&shown(&node.name, &failure));
+                    continue;
+                }
+                _ => {}
+            }
+        }
         match state {
             State::Hit(_, record) => {
                 for warning in &record.warnings {
@@ -41,12 +54,9 @@ pub fn run(session: &Session) -> Result<u8, Halt> {
                             out.push_str(&format!("{}: warning: {note}\n", node.name));
                         }
                     }
-                    Err(crate::error::Error::Failed(failure)) => {
+                    Err(Error::Failed(failure)) => {
                         wrong += 1;
-                        out.push_str(&format!("{}: error: {}\n", node.name, failure.message));
-                        for line in failure.detail {
-                            out.push_str(&format!("    {line}\n"));
-                        }
+                        out.push_str(&shown(&node.name, &failure));
                     }
                     Err(_) => {
                         unchecked += 1;
@@ -60,7 +70,7 @@ pub fn run(session: &Session) -> Result<u8, Halt> {
                 let word = if why.contains("is not pinned") { "not checked" } else { "error" };
                 out.push_str(&format!("{}: {word}: {why}\n", node.name));
             }
-            State::Unknown(task) if ["patch", "deploy"].contains(&node.name.kind()) => {
+            State::Unknown(task) if node.name.kind() == "patch" => {
                 unchecked += 1;
                 let why = if task.kind() == "clone" {
                     "not fetched".to_string()
@@ -69,7 +79,7 @@ pub fn run(session: &Session) -> Result<u8, Halt> {
                 };
                 out.push_str(&format!("{}: not checked: {why}\n", node.name));
             }
-            State::Runs(..) | State::Asks(_) | State::Unknown(_) => {}
+            State::Runs(..) | State::Asks(..) | State::Unknown(_) => {}
         }
     }
     let tasks = crate::report::text::count(project.graph.nodes.len(), "task");
@@ -80,4 +90,15 @@ pub fn run(session: &Session) -> Result<u8, Halt> {
     });
     say(&out);
     Ok(u8::from(wrong > 0))
+}
+
+fn shown(task: &TaskName, failure: &Failure) -> String {
+    let mut text = format!("{task}: error: {}\n", failure.message);
+    for line in &failure.detail {
+        text.push_str(&format!("    {line}\n"));
+    }
+    for hint in &failure.hints {
+        text.push_str(&format!("    hint: {hint}\n"));
+    }
+    text
 }

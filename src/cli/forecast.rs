@@ -19,8 +19,8 @@ pub enum State {
     Runs(Digest, serde_json::Value),
     /// It reads what is not there yet.
     Unknown(TaskName),
-    /// It is an effect that wants this; destinations would be asked.
-    Asks(serde_json::Value),
+    /// It is an effect that wants this, here also as people read it; destinations would be asked.
+    Asks(serde_json::Value, Option<String>),
     /// What it needs cannot be read now.
     Blocked(String),
 }
@@ -40,7 +40,7 @@ impl State {
             Self::Hit(..) => None,
             Self::Runs(..) => Some("would run".into()),
             Self::Unknown(task) => Some(format!("depends on what `{task}` gives")),
-            Self::Asks(_) => Some("would ask its destinations".into()),
+            Self::Asks(..) => Some("would ask its destinations".into()),
             Self::Blocked(why) => Some(format!("not known: {why}")),
         }
     }
@@ -51,14 +51,14 @@ impl State {
             Self::Hit(..) => "hit",
             Self::Runs(..) => "runs",
             Self::Unknown(_) => "unknown",
-            Self::Asks(_) => "asks",
+            Self::Asks(..) => "asks",
             Self::Blocked(_) => "blocked",
         }
     }
 }
 
 /// Nobody is told.
-struct Silent;
+pub struct Silent;
 
 impl Tell for Silent {
     fn start(&self) {}
@@ -105,7 +105,7 @@ fn state(engine: &Engine<'_>, id: TaskId, states: &BTreeMap<TaskId, State>) -> S
     let session = engine.session();
     let inputs = Inputs::new(&session, &values, &Silent);
     match node.task.work(&inputs) {
-        Ok(Work::Effect(effect)) => State::Asks(effect.wants()),
+        Ok(Work::Effect(effect)) => State::Asks(effect.wants(), effect.shown()),
         Ok(Work::Action(action)) => {
             let preimage = key::preimage(&*action);
             let key = key::key(&preimage);

@@ -70,7 +70,8 @@ impl Get {
         };
         let selected = project.graph.closure(&[reading].into());
         let mut tee = faces.tee();
-        let mut modest = Modest { task: &project.graph.node(reading).name, inner: &mut tee, written: Vec::new() };
+        let mut modest =
+            Modest { task: &project.graph.node(reading).name, inner: &mut tee, written: Vec::new() };
         let summary = engine.run(&selected, Logs::Keep, &mut modest)?;
         let written = modest.written;
         if session.settings.verbosity > Verbosity::Quiet {

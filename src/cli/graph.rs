@@ -111,7 +111,7 @@ impl Drawing<'_> {
             _ => Style::Care,
         };
         let node = self.graph.node(id);
-        let again = !shown.insert(id) && !(node.reads.is_empty() && node.after.is_empty());
+        let again = !shown.insert(id) && node.reads.len() + node.after.len() > 0;
         let more = if again { "  (shown above)" } else { "" };
         out.push_str(&format!("{first}{}  {}{more}\n", node.name, settings.colours.paint(style, word)));
         if again {

@@ -40,7 +40,7 @@ struct Arguments {
 
 /// What holds for every verb
 #[derive(clap::Args)]
-struct Global {
+pub struct Global {
     /// The folder of the project [default: the nearest one upward with a vcbuild.toml]
     #[arg(long, global = true, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -160,7 +160,9 @@ pub fn run() -> u8 {
         return code;
     }
     if verb == crate::host::fs::SYNC_LATER {
-        return crate::host::fs::sync_now(std::env::args_os().nth(2).unwrap_or_default());
+        let cache = PathBuf::from(std::env::args_os().nth(2).unwrap_or_default());
+        crate::cache::tidy(&cache);
+        return crate::host::fs::sync_now(&cache);
     }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
@@ -259,7 +261,6 @@ fn words(failure: &Failure, settings: &Settings) -> String {
     text
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
 fn environment() -> Env {
     Env(std::env::vars_os().collect::<BTreeMap<OsString, OsString>>())
 }

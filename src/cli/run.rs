@@ -358,9 +358,13 @@ fn tells(ended: &build::Ended, task: &str, earlier: &Earlier) -> bool {
 
 fn add_pins(pins: &mut Pins, added: Vec<(Pin, String)>, place: &Place) -> Vec<String> {
     let mut lines = Vec::new();
+    // Another process may have added pins meanwhile: they stay.
+    if let Ok(now) = Pins::read(&place.root) {
+        *pins = now;
+    }
     for (pin, to) in added {
         let line = format!("pinned {pin} to `{to}`");
-        if pins.set(pin, to) {
+        if pins.pinned(&pin).is_none() && pins.set(pin, to) {
             lines.push(line);
         }
     }

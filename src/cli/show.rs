@@ -80,10 +80,8 @@ impl Show {
         match state {
             State::Hit(key, record) => say(&action(&key, &record.preimage)),
             State::Runs(key, preimage) => say(&action(&key, &preimage)),
-            State::Asks(wants) => match wants.get("manifests").and_then(|text| text.as_str()) {
-                Some(text) => say(text),
-                None => say(&pretty(&wants)),
-            },
+            State::Asks(_, Some(text)) => say(&text),
+            State::Asks(wants, None) => say(&pretty(&wants)),
             State::Unknown(_) | State::Blocked(_) => {
                 let why = state.line().unwrap_or_default();
                 return Err(Halt::Failed(Failure::new(format!("`{}`: {why}", self.task))));

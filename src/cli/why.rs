@@ -70,7 +70,7 @@ impl Story<'_> {
         let preimage = match self.states.get(&id) {
             Some(State::Hit(_, record)) => record.preimage.clone(),
             Some(State::Runs(_, preimage)) => preimage.clone(),
-            Some(State::Asks(wants)) => wants.clone(),
+            Some(State::Asks(wants, _)) => wants.clone(),
             Some(state) => {
                 let why = state.line().unwrap_or_default();
                 return Err(Halt::Failed(Failure::new(format!(
@@ -100,7 +100,7 @@ impl Story<'_> {
         let now = match self.states.get(&id) {
             Some(State::Hit(key, record)) => Some((Some(*key), record.preimage.clone())),
             Some(State::Runs(key, preimage)) => Some((Some(*key), preimage.clone())),
-            Some(State::Asks(wants)) => Some((None, wants.clone())),
+            Some(State::Asks(wants, _)) => Some((None, wants.clone())),
             _ => None,
         };
         let old = |ending: &Ending| ending.wants.clone().or_else(|| self.preimage(ending.key));

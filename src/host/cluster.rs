@@ -93,7 +93,7 @@ pub trait Cluster {
     fn ask(&self, question: &Question) -> Result<Answer, Trouble>;
 
     /// Waits until nobody else changes the cluster, and keeps others from it.
-    fn lock(&self) -> Result<Box<dyn Lock>, Trouble>;
+    fn lock(&self) -> Result<Box<dyn Lock + '_>, Trouble>;
 
     /// Makes an object what the text says, whole; the text is one YAML document.
     fn apply(&self, object: &Identity, text: &str) -> Result<(), Trouble>;

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, RenameFlags, StatxFlags};
 use tempfile::NamedTempFile;
@@ -34,10 +34,15 @@ pub struct Stamp {
 /// tick of the kernel's clock for files is at most 10 ms, and we take twice that.
 pub const TICK: i64 = 20_000_000;
 
+/// The same for file systems that count in seconds, or, as FAT, in twos of them.
+const COARSE_TICK: i64 = 2_000_000_000 + TICK;
+
 impl Stamp {
     /// Whether a change after the moment `at` could leave this stamp as it is (git's racy rule).
     pub fn is_racy(&self, at: i64) -> bool {
-        self.mtime.max(self.ctime) >= at - TICK
+        // A whole second is most likely the work of a file system that knows nothing finer.
+        let tick = if self.ctime % 1_000_000_000 == 0 { COARSE_TICK } else { TICK };
+        self.mtime.max(self.ctime) >= at - tick
     }
 }
 
@@ -217,19 +222,76 @@ pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).at("set the mode of", path)
 }
 
-/// Makes a symbolic link; what is there already is an error.
-pub fn make_link(target: &[u8], path: &Path) -> Result<()> {
-    std::os::unix::fs::symlink(std::ffi::OsStr::from_bytes(target), path).at("link", path)
-}
-
 /// Renames; replaces what is there.
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
     std::fs::rename(from, to).at("rename to", to)
 }
 
-/// A new temporary file in `folder`, mode 0600, removed unless it is published.
+/// Makes a symbolic link; what is there already is an error.
+pub fn make_link(target: &[u8], path: &Path) -> Result<()> {
+    std::os::unix::fs::symlink(std::ffi::OsStr::from_bytes(target), path).at("link", path)
+}
+
+/// What the names of temporary files and folders begin with.
+const TEMPORARY: &str = "tmp.";
+/// What was touched within this time (nanoseconds) may be about to be locked.
+const YOUNG: i64 = 60_000_000_000;
+
+/// A new temporary file in `folder`, mode 0600, removed unless it is published. It is locked until it is
+/// closed, so that others can see that somebody is still at it.
 pub fn temporary(folder: &Path) -> Result<NamedTempFile> {
-    tempfile::Builder::new().prefix("tmp.").tempfile_in(folder).at("make a file in", folder)
+    let file =
+        tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(folder).at("make a file in", folder)?;
+    // Without the lock the worst is that it is cleared away and this run fails.
+    let _ = file.as_file().try_lock();
+    Ok(file)
+}
+
+/// A temporary folder, removed with all that is in it when it is dropped.
+#[derive(Debug)]
+pub struct Scratch {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Scratch {
+    /// A new empty folder in `folder`.
+    pub fn new(folder: &Path) -> Result<Self> {
+        let made = tempfile::Builder::new().prefix(TEMPORARY).tempdir_in(folder);
+        let path = made.at("make a folder in", folder)?.keep();
+        let lock = File::open(&path).at("open", &path)?;
+        let _ = lock.try_lock();
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What cannot be removed now is cleared away later.
+        let _ = remove_tree(&self.path);
+    }
+}
+
+/// Removes the temporary files and folders in `folder` that nobody is at any more: their makers were
+/// killed. What cannot be removed stays.
+pub fn clear_temporary(folder: &Path) {
+    let old = now() - YOUNG;
+    for name in list(folder).unwrap_or_default() {
+        let path = folder.join(&name);
+        if !name.as_bytes().starts_with(TEMPORARY.as_bytes())
+            || !matches!(status(&path, Links::Keep), Ok(Some(found)) if found.stamp.mtime < old)
+        {
+            continue;
+        }
+        if File::open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
+            let _ = remove_tree(&path);
+        }
+    }
 }
 
 /// What publishing does with a file that is there already.
@@ -433,7 +495,7 @@ pub fn sync_later(folder: &Path) {
 }
 
 /// Does the work of the hidden verb; returns its exit code.
-pub fn sync_now(folder: OsString) -> u8 {
-    let synced = File::open(folder).map(|folder| rustix::fs::syncfs(folder));
+pub fn sync_now(folder: &Path) -> u8 {
+    let synced = File::open(folder).map(rustix::fs::syncfs);
     u8::from(!matches!(synced, Ok(Ok(()))))
 }

@@ -5,9 +5,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::process::{self, Captured, Command, Exit, Stdin};
+use super::process::{self, Captured, Command, Exit};
 use super::stop::Stop;
-use crate::error::{Error, Failure, Result};
+use crate::error::{At, Error, Failure, Result};
 
 /// Where a repository is, and how to get at it.
 pub struct Remote<'a> {
@@ -48,7 +48,7 @@ impl Remote<'_> {
         let mut env: Vec<_> = self.env.iter().filter(|(name, _)| kept(name)).cloned().collect();
         env.push(("GIT_TERMINAL_PROMPT".into(), "0".into()));
         env.push(("LC_ALL".into(), "C".into()));
-        let command = Command { argv, dir: "/".into(), env, timeout: Some(LONGEST), stdin: Stdin::Null };
+        let command = Command { argv, dir: "/".into(), env, timeout: Some(LONGEST) };
         process::capture(&command, MOST_REFS, self.stop)
     }
 
@@ -92,6 +92,21 @@ impl Remote<'_> {
             .detail(lines[from..].iter().cloned())
             .into()
     }
+}
+
+/// Removes git's lock files and half-written objects below a folder: the next git would give up because
+/// of the first, and never clear away the others.
+fn clear(folder: &Path) -> Result<()> {
+    for name in super::fs::list(folder).at("list", folder)? {
+        let (path, text) = (folder.join(&name), name.to_string_lossy());
+        let half = ["tmp_pack_", "tmp_idx_", "tmp_rev_", "tmp_obj_", "tmp_objdir-", "incoming-"];
+        if text.ends_with(".lock") || half.iter().any(|start| text.starts_with(start)) {
+            super::fs::remove_tree(&path)?;
+        } else if path.is_dir() && !path.is_symlink() {
+            clear(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// A bare repository of our own that holds what was fetched from one address.
@@ -152,7 +167,10 @@ impl Mirror {
 
     /// Fetches what `id` names: from another machine just that, if the server allows it; otherwise
     /// everything there is.
+    ///
+    /// Nobody else may use the mirror meanwhile: what a git that was killed left behind is removed first.
     pub fn fetch(&self, remote: &Remote<'_>, id: &str) -> Result<()> {
+        clear(&self.path)?;
         let path = self.path.to_string_lossy().into_owned();
         let base =
             ["--git-dir", &path, "fetch", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"];

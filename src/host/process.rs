@@ -1,11 +1,10 @@
 //! Runs a command to its end, with all that it starts, below a launcher of its own. Does not know what
 //! the command is for, and holds no output.
-#![expect(clippy::disallowed_methods, reason = "starts processes")]
 
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, PipeReader, Read, Seek, Write};
+use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -13,7 +12,6 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::fs::MemfdFlags;
 use rustix::process::Pid;
 
 use crate::error::{Error, Result, io_words};
@@ -25,7 +23,7 @@ use crate::host::{below, launch};
 /// write for ever.
 const LAST_PIECES: usize = 16;
 
-/// A command to run. It gets umask 022, default signals, no terminal, and no descriptor but its streams.
+/// A command to run. It reads nothing, and gets umask 022, default signals, no terminal, and no descriptor but its streams.
 #[derive(Clone, Debug)]
 pub struct Command {
     /// The program, looked up in the PATH of `env` unless it holds a slash, and its arguments.
@@ -36,18 +34,6 @@ pub struct Command {
     pub env: Vec<(OsString, OsString)>,
     /// How long it may take before it is ended.
     pub timeout: Option<Duration>,
-    /// What it reads.
-    pub stdin: Stdin,
-}
-
-/// The standard input of a command.
-#[derive(Clone, Debug, Default)]
-pub enum Stdin {
-    /// Nothing.
-    #[default]
-    Null,
-    /// These bytes.
-    Bytes(Vec<u8>),
 }
 
 /// How a command ended.
@@ -141,23 +127,9 @@ impl Command {
         Error::failed(format!("start `{}`: {}", self.program(), io_words(error)))
     }
 
-    /// Opens its standard input.
-    fn input(&self) -> io::Result<OwnedFd> {
-        Ok(match &self.stdin {
-            Stdin::Null => File::open("/dev/null")?.into(),
-            // A file in memory: nobody has to feed it while the command runs.
-            Stdin::Bytes(bytes) => {
-                let mut file = File::from(rustix::fs::memfd_create("stdin", MemfdFlags::CLOEXEC)?);
-                file.write_all(bytes)?;
-                file.rewind()?;
-                file.into()
-            }
-        })
-    }
-
     /// Starts a launcher and gives it the command and the writing ends of its output.
     fn launch(&self, ends: [OwnedFd; 2], grace: Duration) -> io::Result<(Child, UnixStream)> {
-        let input = self.input()?;
+        let input = OwnedFd::from(File::open("/dev/null")?);
         let (socket, theirs) = UnixStream::pair()?;
         let child = launch::command(launch::LAUNCH).stdin(OwnedFd::from(theirs)).spawn()?;
         let spec = Spec {

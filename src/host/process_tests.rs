@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::error::{Error, Result};
-use crate::host::process::{Captured, Command, Exit, Stdin, capture, run};
+use crate::host::process::{Captured, Command, Exit, capture, run};
 use crate::host::stop::Stop;
 
 /// In the environment of all that a command starts, and so a way to find it whatever its parents are.
@@ -35,7 +35,6 @@ impl Marked {
                 dir: "/".into(),
                 env: vec![(MARK.into(), mark.as_str().into()), ("PATH".into(), "/usr/bin:/bin".into())],
                 timeout: Some(Duration::from_secs(60)),
-                stdin: Stdin::Null,
             },
             mark,
         }
@@ -148,17 +147,8 @@ fn binary_output_is_not_touched() {
 }
 
 #[test]
-fn input_is_nothing_or_the_given_bytes() {
+fn input_is_nothing() {
     assert_eq!(sh("cat; readlink /proc/self/fd/0").1, "/dev/null\n");
-    let mut marked = Marked::argv(&["cat"]);
-    let bytes: Vec<u8> = (0..3_000_000_u32).map(|i| (i % 251) as u8).collect();
-    marked.command.stdin = Stdin::Bytes(bytes.clone());
-    let (exit, text) = marked.run(&stop());
-    assert_eq!(exit.unwrap(), Exit::Code(0));
-    assert!(text == bytes);
-    let mut marked = Marked::argv(&["true"]);
-    marked.command.stdin = Stdin::Bytes(bytes);
-    assert_eq!(marked.run(&stop()).0.unwrap(), Exit::Code(0));
 }
 
 #[test]

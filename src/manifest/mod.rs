@@ -2,6 +2,8 @@
 //! the objects get the order in which they are applied. Pure: knows no cluster, no cache and no task.
 
 mod chain;
+mod collections;
+mod data;
 pub mod emit;
 mod filters;
 pub mod images;

@@ -300,7 +300,7 @@ mod tests {
         );
         let alone = written(&[named(&app, &[])]);
         let found = search(&alone, &memory, None).unwrap();
-        found.image.verify(&memory).unwrap();
+        crate::oci::samples::verify(&found.image, &memory).unwrap();
         assert_eq!((found.image, found.names), (app, vec![]));
     }
 

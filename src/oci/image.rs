@@ -1,15 +1,13 @@
 //! One image for one platform: manifest, config, and its layers as parts; read from documents, or made
 //! from a base, new layers and settings. Knows no layout or archive.
 
-use std::io::Write;
-
-use crate::digest::{Blob, Digest, Hasher, HashingWriter};
+use crate::digest::{Blob, Digest};
 use crate::error::{Error, Result};
 use crate::oci::config::{Config, History, rfc3339};
 use crate::oci::descriptor::{Descriptor, Packing, Platform};
 use crate::oci::document::{CONFIG, Document, Manifest, parse};
 use crate::oci::settings::Settings;
-use crate::recipe::{Content, Part, Recipe, Sink};
+use crate::recipe::Part;
 
 /// An image whose documents agree with each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -206,41 +204,13 @@ impl Image {
         }
         Ok(())
     }
-
-    /// Streams every layer once and fails unless each is what its descriptor names.
-    pub fn verify(&self, content: &dyn Content) -> Result<()> {
-        for layer in &self.layers {
-            let mut recipe = Recipe::new();
-            recipe.push(&layer.part);
-            let mut sink = Measure(HashingWriter::new(std::io::sink(), Hasher::sha256()));
-            recipe.send(content, &mut sink)?;
-            let is = sink.0.finish().1;
-            let said = Blob { digest: layer.descriptor.digest, size: layer.descriptor.size };
-            if is != said {
-                return Err(Error::failed(format!(
-                    "layer `{}` of {} bytes is `{}` of {} bytes",
-                    said.digest, said.size, is.digest, is.size
-                )));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Hashes and counts.
-struct Measure(HashingWriter<std::io::Sink>);
-
-impl Sink for Measure {
-    fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
-        self.0.write_all(bytes).map_err(|error| Error::failed(error.to_string()))
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::oci::document::{DOCKER_CONFIG, DOCKER_MANIFEST};
-    use crate::oci::samples::{Memory, amd64, new_layer, plain_image};
+    use crate::oci::samples::{Memory, amd64, new_layer, plain_image, verify};
 
     fn none() -> Settings {
         Settings::default()
@@ -250,7 +220,7 @@ mod tests {
     fn golden() {
         let mut memory = Memory::default();
         let image = plain_image(&mut memory);
-        image.verify(&memory).unwrap();
+        verify(&image, &memory).unwrap();
         assert_eq!(
             String::from_utf8_lossy(image.config_bytes()),
             r#"{"created":"1970-01-01T00:00:00Z","architecture":"amd64","os":"linux","config":{"User":"65532","Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],"Entrypoint":["/usr/local/bin/manager"],"Cmd":["-v"]},"rootfs":{"type":"layers","diff_ids":["sha256:a405a9320080249e09da1c800855fdaaa29709cd240aa9f954a997a96dd53391","sha256:0f8b8b418a43044ad4cf4ada4d5bb197dc6832df944aa5ec958f04bd29c28e65"]},"history":[{"created":"1970-01-01T00:00:00Z","created_by":"files"},{"created":"1970-01-01T00:00:00Z","created_by":"files"}]}"#
@@ -280,7 +250,7 @@ mod tests {
         let base = plain_image(&mut memory);
         let layer = new_layer(&mut memory, &[("app", b"new")]);
         let made = Image::build(Some(&base), &amd64(), std::slice::from_ref(&layer), &none()).unwrap();
-        made.verify(&memory).unwrap();
+        verify(&made, &memory).unwrap();
         assert_eq!(made.layers()[..base.layers().len()], *base.layers());
         assert_eq!(made.layers().last().unwrap().diff_id, layer.digest);
         assert_eq!(made.config().history.len(), made.layers().len());
@@ -346,6 +316,6 @@ mod tests {
         assert!(image.locate(|_| Ok(Some(Part::Blob(blob)))).is_err());
         let size = usize::try_from(image.layers()[0].descriptor.size).unwrap();
         image.locate(|layer| Ok((layer.size == size as u64).then(|| Part::Inline(vec![1; size])))).unwrap();
-        assert!(image.verify(&memory).is_err());
+        assert!(verify(&image, &memory).is_err());
     }
 }

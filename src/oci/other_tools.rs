@@ -127,7 +127,7 @@ fn a_base_of_umoci_keeps_its_layers() {
                 .unwrap(),
         );
     }
-    base.verify(&memory).unwrap();
+    crate::oci::samples::verify(&base, &memory).unwrap();
     let layer = new_layer(&mut memory, &[("usr/bin/app", b"app")]);
     let settings = Settings { env: vec![("B".into(), "2".into())], ..Settings::default() };
     let app = Image::build(Some(&base), &amd64(), &[layer], &settings).unwrap();
@@ -167,7 +167,7 @@ fn a_schema_2_image_of_skopeo_is_a_base() {
     for layer in base.layers() {
         memory.add(&file(&layer.descriptor.digest.hex()));
     }
-    base.verify(&memory).unwrap();
+    crate::oci::samples::verify(&base, &memory).unwrap();
     let layer = new_layer(&mut memory, &[("app", b"app")]);
     let app = Image::build(Some(&base), &amd64(), &[layer], &Settings::default()).unwrap();
     let made = on_disk(&memory, &[named(&app, "x:2"), named(&base, "x:1")]);

@@ -19,13 +19,6 @@ pub struct Reference {
     pub digest: Option<Digest>,
 }
 
-impl Reference {
-    /// Registry and path: `docker.io/library/debian`.
-    pub fn repository(&self) -> String {
-        format!("{}/{}", self.registry, self.path)
-    }
-}
-
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.registry, self.path)?;

@@ -123,3 +123,16 @@ pub fn plain_image(memory: &mut Memory) -> Image {
     };
     Image::build(None, &amd64(), &layers, &settings).unwrap()
 }
+
+/// Streams every layer of an image once and fails unless each is what its descriptor names.
+pub fn verify(image: &Image, content: &dyn Content) -> Result<()> {
+    for layer in image.layers() {
+        let mut recipe = Recipe::new();
+        recipe.push(&layer.part);
+        let is = recipe.digest(content, Hasher::sha256())?;
+        if is != layer.descriptor.digest || recipe.size() != layer.descriptor.size {
+            return Err(Error::failed(format!("layer `{}` is `{is}`", layer.descriptor.digest)));
+        }
+    }
+    Ok(())
+}

@@ -30,11 +30,11 @@ mod hostile;
 #[cfg(test)]
 mod tests;
 
-pub use apply::{Applied, apply};
-pub use note::{Moved, Note, Said};
+#[cfg(test)]
+pub use apply::Applied;
+pub use apply::apply;
 pub use overlay::Overlay;
 pub use parse::parse;
-pub use section::Patch;
 
 use crate::error::Result;
 

@@ -15,7 +15,7 @@ const WIDTH: usize = 44;
 
 /// One row of the comparison.
 enum Row<'a> {
-    Same(&'a [u8], usize),
+    Same(&'a [u8]),
     Wanted(&'a [u8]),
     There(&'a [u8], usize),
 }
@@ -37,7 +37,7 @@ pub fn mismatch(text: &Text<'_>, hunk: &Hunk, from: From) -> Vec<String> {
     }
     for row in &rows {
         lines.push(match row {
-            Row::Same(line, _) => format!("  {} | {}", column(line), cut(line)),
+            Row::Same(line) => format!("  {} | {}", column(line), cut(line)),
             Row::Wanted(line) => format!("- {} |", column(line)),
             Row::There(line, at) => format!("+ {:WIDTH$} | {}  (line {at})", "", cut(line)),
         });
@@ -81,7 +81,7 @@ fn align<'a>(old: &[&'a [u8]], there: &[&'a [u8]], near: usize) -> Vec<Row<'a>> 
     let mut rows = Vec::new();
     while i < m || j < n {
         if i < m && j < n && old[i] == there[j] {
-            rows.push(Row::Same(old[i], near + j + 1));
+            rows.push(Row::Same(old[i]));
             (i, j) = (i + 1, j + 1);
         } else if j == n || i < m && lengths[i + 1][j] >= lengths[i][j + 1] {
             rows.push(Row::Wanted(old[i]));

@@ -88,6 +88,7 @@ impl Clock {
         Self(Box::new(move || start.elapsed()))
     }
 
+    #[cfg(test)]
     /// A clock that says what `now` says.
     pub fn of(now: impl FnMut() -> Duration + Send + 'static) -> Self {
         Self(Box::new(now))

@@ -135,7 +135,6 @@ impl<V: PartialEq, L: Ord + Clone> Schedule<V, L> {
     /// The next task to start, which counts as running from now on; to be called until it gives
     /// nothing. Of all tasks that may start it is the one with the longest chain of dependents, then
     /// the lowest id.
-    #[expect(clippy::should_implement_trait, reason = "what is next depends on what finishes between")]
     pub fn next(&mut self) -> Option<Start<L>> {
         let free = |lane: &&Lane| {
             let class = match lane.class {
@@ -181,11 +180,7 @@ impl<V: PartialEq, L: Ord + Clone> Schedule<V, L> {
         self.open == 0
     }
 
-    /// How many tasks have no outcome yet, or none that is sure to stay.
-    pub fn open(&self) -> usize {
-        self.open
-    }
-
+    #[cfg(test)]
     /// The outcome of a task; nothing while it is open.
     pub fn outcome(&self, id: TaskId) -> Option<Outcome> {
         self.nodes[id].outcome()

@@ -108,14 +108,15 @@ pub struct Loss<L> {
 /// What became of a lost digest when its owner was made again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Restored {
-    /// The task wrote it.
+    /// This run wrote it: its output, or a local input that it stored. To be said only if it did; a
+    /// second loss is then a failure of the task.
     Written,
     /// Its value refers to it and the task did not write it: these of its reads hold it.
     PassedThrough {
         /// At least one, otherwise the task is failed.
         holders: Vec<TaskId>,
     },
-    /// Its value does not refer to it any more.
+    /// Its value does not refer to it any more, and the run could do without it.
     Gone,
 }
 

@@ -182,17 +182,13 @@ impl World {
     }
 
     fn reads(&self, id: u32) -> BTreeSet<u32> {
-        let read = |read: &u8| (id > 0).then(|| u32::from(*read) % id.max(1));
-        let actions = |read: &u32| !self.nature(*read).effect;
-        self.nature(id).reads.iter().filter_map(read).filter(actions).collect()
+        let reads = self.nature(id).reads.iter().filter(|_| id > 0).map(|read| u32::from(*read) % id);
+        reads.filter(|read| !self.nature(*read).effect).collect()
     }
 
     fn after(&self, id: u32) -> BTreeSet<u32> {
-        self.nature(id)
-            .after
-            .iter()
-            .filter_map(|before| (id > 0).then(|| u32::from(*before) % id.max(1)))
-            .collect()
+        let after = self.nature(id).after.iter().filter(|_| id > 0);
+        after.map(|before| u32::from(*before) % id).collect()
     }
 
     fn before(&self, id: u32) -> BTreeSet<u32> {
@@ -295,12 +291,12 @@ impl World {
             Finish::Unreached
         } else if nature.effect {
             let before = self.at_destination.insert(id, worker.inputs.clone());
-            let outcome =
-                if before.as_ref() == Some(&worker.inputs) { Outcome::Unchanged } else { Outcome::Applied };
-            let locals = self.locals(id);
+            let unchanged = before.as_ref() == Some(&worker.inputs);
+            let outcome = if unchanged { Outcome::Unchanged } else { Outcome::Applied };
             let how = |digest: &Digest| {
-                assert!(locals.contains(digest), "an effect has no value");
-                Restored::Written
+                assert!(self.locals(id).contains(digest), "an effect has no value");
+                // It stores nothing if it has nothing to do.
+                if unchanged { Restored::Gone } else { Restored::Written }
             };
             let restored = lost.iter().map(|digest| (*digest, how(digest))).collect();
             Finish::Done { value: Value::new(), outcome, restored }
@@ -458,7 +454,7 @@ impl World {
             let worker = workers.swap_remove(at);
             self.end(&mut plan, worker);
             check(&plan);
-            let failed = plan.counts().get(&Outcome::Failed).is_some();
+            let failed = plan.counts().contains_key(&Outcome::Failed);
             halted |= self.trouble.fail_fast && failed;
         }
         assert!(plan.is_over() && plan.next().is_none(), "nothing runs, and it is not over: {plan:#?}");

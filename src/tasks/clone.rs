@@ -12,6 +12,7 @@ use crate::cache::Cache;
 use crate::cache::tree::{Entry, Node, is_name};
 use crate::digest::Digest;
 use crate::error::{Error, Failure, Result};
+use crate::host::fs;
 use crate::host::git::{self, Mirror, Remote};
 use crate::host::stop::Stop;
 use crate::pins::Pin;
@@ -88,12 +89,9 @@ pub fn resolve(url: &str, rev: &str, session: &Session<'_>) -> Result<String> {
     let remote = source.remote(&address);
     let id = remote.resolve(rev)?;
     let path = source.mirror();
-    let _lock = session.cache.lock(&path.with_extension("lock"), || {})?;
-    let mirror = Mirror::open(&path)?;
-    if mirror.commit(&id).is_none() {
-        mirror.fetch(&remote, &id)?;
-    }
-    mirror
+    let _lock = session.cache.lock(&path.with_extension("lock"), session.stop, || {})?;
+    source
+        .fetched(&id, session.network, |mirror| mirror.commit(&id).is_some())?
         .commit(&id)
         .ok_or_else(|| Error::failed(format!("`{rev}` of `{url}` is not a commit: it is `{id}`")))
 }
@@ -144,24 +142,40 @@ impl Source<'_> {
         Ok(())
     }
 
-    /// A mirror that has the whole commit.
-    fn with_commit(&self, commit: &str, network: Network) -> Result<Mirror> {
+    /// The mirror, after a fetch of `id` if it has not `enough` yet. Whether it has then is for the caller to
+    /// see.
+    fn fetched(&self, id: &str, network: Network, enough: impl Fn(&Mirror) -> bool) -> Result<Mirror> {
         let path = self.mirror();
         let mirror = Mirror::open(&path)?;
-        if mirror.is_whole(commit) {
+        if enough(&mirror) {
             return Ok(mirror);
         }
         self.allowed(network)?;
         let address = self.how.address();
         let remote = self.remote(&address);
-        mirror.fetch(&remote, commit)?;
-        if mirror.is_whole(commit) {
+        let fetched = mirror.fetch(&remote, id);
+        if fetched.is_ok() && enough(&mirror) {
             return Ok(mirror);
         }
-        // Git does not send what a mirror claims to have: a damaged one can only be made anew.
+        self.stop.check()?;
+        // Git gives up on a damaged mirror, and does not send what a mirror claims to have. A fresh one
+        // tells; until it is complete the old one stays, for the network may be to blame.
+        let beside = path.with_extension("new");
+        fs::remove_tree(&beside)?;
+        let fresh = Mirror::open(&beside)?;
+        if let Err(error) = fresh.fetch(&remote, id) {
+            fresh.discard()?;
+            return Err(fetched.err().unwrap_or(error));
+        }
+        drop(fresh);
         mirror.discard()?;
-        let mirror = Mirror::open(&path)?;
-        mirror.fetch(&remote, commit)?;
+        fs::rename(&beside, &path)?;
+        Mirror::open(&path)
+    }
+
+    /// A mirror that has the whole commit.
+    fn with_commit(&self, commit: &str, network: Network) -> Result<Mirror> {
+        let mirror = self.fetched(commit, network, |mirror| mirror.is_whole(commit))?;
         if mirror.is_whole(commit) {
             return Ok(mirror);
         }
@@ -192,13 +206,14 @@ impl Action for CloneAction {
         let source = Source { how: &self.how, cache: context.cache, env: context.env, stop: context.stop };
         let lock = source.mirror().with_extension("lock");
         let waiting = || context.tell.note(format!("waiting for another fetch of `{}`", self.how.url));
-        let _lock = context.cache.lock(&lock, waiting)?;
+        let _lock = context.cache.lock(&lock, context.stop, waiting)?;
         let mirror = source.with_commit(&self.what.commit, context.network)?;
         let reading = Reading { mirror: &mirror, context };
         let tree = mirror.tree(&self.what.commit).and_then(|tree| reading.folder(tree, Path::new("")));
         match tree {
             // An object that is there and cannot be read: only a fresh mirror heals it.
             Err(Error::Failed(_)) => {
+                source.allowed(context.network)?;
                 mirror.discard()?;
                 let mirror = source.with_commit(&self.what.commit, context.network)?;
                 Reading { mirror: &mirror, context }.folder(mirror.tree(&self.what.commit)?, Path::new(""))

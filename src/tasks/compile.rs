@@ -16,7 +16,7 @@ use crate::cache::draft::Draft;
 use crate::digest::Digest;
 use crate::error::{Error, Failure, Result};
 use crate::glob::{self, Globs};
-use crate::host::process::{self, Command, Exit, Stdin};
+use crate::host::process::{self, Command, Exit};
 use crate::work::{Action, Class, Context, Inputs, Task, TaskName, Work};
 
 /// `[compile.NAME]`: commands over a tree give files
@@ -175,8 +175,8 @@ impl Task for Compile {
         let pass_env = self.pass_env.iter().map(|name| (name.value.clone(), text(name))).collect();
         let mut locate = BTreeMap::new();
         for name in &self.locate_env {
-            // Seen, but not noted: its value is in no key.
-            if let Some(value) = inputs.session.env.value(name) {
+            // In no key, but the tools may say something else of themselves.
+            if let Some(value) = inputs.variable(name) {
                 locate.insert(name.value.clone(), value.to_os_string());
             }
         }
@@ -298,13 +298,7 @@ fn version(argv: &[String], how: &How, inputs: &Inputs<'_>) -> Result<String> {
     full[0] = program.into();
     let mut env = vec![("PATH".into(), "/usr/bin:/bin".into()), ("HOME".into(), "/nonexistent".into())];
     env.extend(how.locate.iter().map(|(name, value)| (name.into(), value.clone())));
-    let command = Command {
-        argv: full,
-        dir: "/".into(),
-        env,
-        timeout: Some(Duration::from_secs(60)),
-        stdin: Stdin::Null,
-    };
+    let command = Command { argv: full, dir: "/".into(), env, timeout: Some(Duration::from_secs(60)) };
     let done = process::capture(&command, 1 << 20, inputs.session.stop)?;
     match done.exit {
         Exit::Code(0) => Ok(String::from_utf8_lossy(&done.stdout).into_owned()),

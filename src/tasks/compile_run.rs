@@ -13,7 +13,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Failure, Result};
 use crate::glob::Globs;
 use crate::host::fs;
-use crate::host::process::{self, Command, Exit, Stdin};
+use crate::host::process::{self, Command, Exit};
 use crate::work::{Context, TaskName};
 
 /// The variables that vcbuild sets itself.
@@ -36,7 +36,7 @@ pub fn run(action: &CompileAction, context: &Context<'_>) -> Result<Digest> {
     let spare = Globs::new(&what.incremental).map_err(Error::failed)?;
     let dir = if what.dir.is_empty() { work.clone() } else { work.join(&what.dir) };
     for output in &what.outputs {
-        fs::remove_tree(&dir.join(output))?;
+        folder::remove(&work, &Path::new(&what.dir).join(output))?;
     }
     folder::bring(cas, &what.tree, &work, &spare)?;
     if !dir.is_dir() {
@@ -94,7 +94,7 @@ fn command(
     let shown = shown(argv);
     let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     let argv: Vec<OsString> = argv.iter().map(|text| replaced(text, work).into()).collect();
-    let command = Command { argv, dir: dir.to_path_buf(), env: env.to_vec(), timeout, stdin: Stdin::Null };
+    let command = Command { argv, dir: dir.to_path_buf(), env: env.to_vec(), timeout };
     let exit =
         process::run(&command, &mut |bytes| keep_log(&mut context.log.borrow_mut(), bytes), context.stop)?;
     if exit == Exit::Code(0) {
@@ -197,7 +197,11 @@ fn keep_folders(action: &CompileAction, context: &Context<'_>) -> Result<Keep> {
         let path = context.cache.path("keep").join(name);
         fs::make_folder(&path)?;
         let waiting = || context.tell.note(format!("waiting for `{name}`, which is being cleared"));
-        keep._locks.push(context.cache.lock_shared(&lock_of_keep(context.cache, name), waiting)?);
+        keep._locks.push(context.cache.lock_shared(
+            &lock_of_keep(context.cache, name),
+            context.stop,
+            waiting,
+        )?);
         keep.paths.push((variable.clone(), path));
     }
     Ok(keep)

@@ -23,7 +23,7 @@ pub use crate::tasks::deploy_plan::from_wants;
 use crate::tasks::deploy_plan::{Deploying, Object, Wants};
 use crate::tasks::names::{Declare, Names, Outputs, Placed, Reference, Want};
 use crate::tasks::shipped;
-use crate::work::{Class, Inputs, Task, TaskName, Work};
+use crate::work::{Checked, Class, Inputs, Task, TaskName, Work};
 
 /// The longest manifest that is read, in bytes.
 const LONGEST: u64 = 64 << 20;
@@ -62,7 +62,11 @@ impl Declare for Deploy {
             }
         }
         if self.manifests.is_empty() {
-            names.mistake(self.cluster.range(), "`manifests` is empty: nothing would be deployed".into(), None);
+            names.mistake(
+                self.cluster.range(),
+                "`manifests` is empty: nothing would be deployed".into(),
+                None,
+            );
         }
         let instance = names.task().0.split_once('.').map_or("", |(_, name)| name);
         self.project = names.project().to_string();
@@ -96,11 +100,16 @@ impl Task for Deploy {
         let wants = Wants { cluster, inventory: self.inventory.clone(), objects };
         Ok(Work::Effect(Box::new(Deploying { wants, texts: Some(texts) })))
     }
+
+    fn check(&self, inputs: &Inputs<'_>) -> Result<Checked> {
+        self.objects(inputs, Images::Imagined)?;
+        Ok(Checked::All)
+    }
 }
 
 /// Whether the images that manifests speak of are there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Images {
+enum Images {
     /// They are: their content tags are known.
     Built,
     /// They need not be: their content tags are made up.
@@ -108,16 +117,6 @@ pub enum Images {
 }
 
 impl Deploy {
-    /// The objects as they would be applied, in order: one YAML document each.
-    pub fn rendered(&self, inputs: &Inputs<'_>, images: Images) -> Result<String> {
-        let mut text = String::new();
-        for one in self.objects(inputs, images)? {
-            text.push_str(if text.is_empty() { "" } else { "---\n" });
-            text.push_str(&emit::canonical(&one.object.value));
-        }
-        Ok(text)
-    }
-
     /// The objects, rewritten, in the order in which they are applied.
     fn objects(&self, inputs: &Inputs<'_>, images: Images) -> Result<Vec<Identified>> {
         let (known, rewrites) = self.images(inputs, images)?;
@@ -135,11 +134,7 @@ impl Deploy {
     }
 
     /// What templates may ask about images, and which names become which.
-    fn images(
-        &self,
-        inputs: &Inputs<'_>,
-        images: Images,
-    ) -> Result<(BTreeMap<String, Image>, Rewrites)> {
+    fn images(&self, inputs: &Inputs<'_>, images: Images) -> Result<(BTreeMap<String, Image>, Rewrites)> {
         let (mut known, mut rewrites) = (BTreeMap::new(), Rewrites::default());
         for task in self.needs() {
             let fallback = shipped::fallback_repository(&self.project, &task);
@@ -148,9 +143,8 @@ impl Deploy {
                     (vec![format!("{fallback}:vc-{}", "0".repeat(16))], Vec::new(), Digest::Sha256([0; 32]))
                 }
                 Images::Built => {
-                    let shipped =
-                        shipped::read(&inputs.session.cache.cas, &inputs.value(&task), &fallback)
-                            .map_err(|error| error.context(format_args!("`{task}`")))?;
+                    let shipped = shipped::read(&inputs.session.cache.cas, &inputs.value(&task), &fallback)
+                        .map_err(|error| error.context(format_args!("`{task}`")))?;
                     let digest = index::blob(&shipped.image.descriptor)?.digest;
                     (shipped.image.content_tags, shipped.image.tags, digest)
                 }

@@ -60,6 +60,11 @@ impl Effect for Deploying {
         shipping::plain(&self.wants)
     }
 
+    /// The objects as they are applied, in order: one YAML document each.
+    fn shown(&self) -> Option<String> {
+        Some(self.texts.as_ref()?.join("---\n"))
+    }
+
     fn destinations(&self) -> Vec<String> {
         vec![self.wants.cluster.name.clone()]
     }

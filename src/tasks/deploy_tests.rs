@@ -34,7 +34,9 @@ spec:
 ";
 
 fn config(name: &str) -> String {
-    format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, namespace: hello}}\ndata: {{a: b}}\n")
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, namespace: hello}}\ndata: {{a: b}}\n"
+    )
 }
 
 /// A project with an image that has a tag, and manifests.
@@ -52,7 +54,8 @@ fn world() -> World {
         let manifest = json!({ "schemaVersion": 2, "config": config, "layers": [] });
         let mut top = blob(manifest.to_string().as_bytes());
         top["mediaType"] = "application/vnd.oci.image.manifest.v1+json".into();
-        top["annotations"] = json!({ "org.opencontainers.image.ref.name": "docker.io/example/greet:latest" });
+        top["annotations"] =
+            json!({ "org.opencontainers.image.ref.name": "docker.io/example/greet:latest" });
         let index = json!({ "schemaVersion": 2, "manifests": [top] }).to_string();
         draft.put_file(b"index.json", 0o644, index.as_bytes()).unwrap();
         draft.store().unwrap()
@@ -120,7 +123,7 @@ fn only_what_differs_is_applied() {
     assert_eq!(run(&world, &changed), ["change Deployment hello/greet (spec.replicas)"]);
     world.write("out/cluster/objects/hello/ConfigMap/a.yaml", b"x", 0o644);
     assert_eq!(run(&world, &changed), ["change ConfigMap hello/a (all of it)"]);
-    std::fs::remove_dir_all(world.path("out/cluster/objects/hello")).unwrap();
+    fs::remove_tree(&world.path("out/cluster/objects/hello")).unwrap();
     assert_eq!(run(&world, &changed), ["create ConfigMap hello/a", "create Deployment hello/greet"]);
 }
 
@@ -136,9 +139,9 @@ fn what_is_gone_from_the_manifests_is_deleted() {
     assert_eq!(run(&world, &only), [""; 0]);
     // What somebody has deleted is only forgotten; what somebody has made is adopted.
     run(&world, &deploy());
-    std::fs::remove_dir_all(world.path("out/cluster/objects/_cluster")).unwrap();
+    fs::remove_tree(&world.path("out/cluster/objects/_cluster")).unwrap();
     assert_eq!(run(&world, &only), ["delete Deployment hello/greet", "forget Namespace hello"]);
-    std::fs::remove_dir_all(world.path("out/cluster/inventory")).unwrap();
+    fs::remove_tree(&world.path("out/cluster/inventory")).unwrap();
     assert_eq!(run(&world, &only), ["adopt ConfigMap hello/a"]);
     assert_eq!(run(&world, &only), [""; 0]);
 }
@@ -206,26 +209,40 @@ fn bad_manifests_are_explained() {
     );
     assert_eq!(
         world_of("bad/yaml.yaml"),
-        ["read `bad/yaml.yaml`: duplicate mapping key: a", " --> bad/yaml.yaml:2:1", "  |", "2 | a: 2", "  | ^"]
+        [
+            "read `bad/yaml.yaml`: duplicate mapping key: a",
+            " --> bad/yaml.yaml:2:1",
+            "  |",
+            "2 | a: 2",
+            "  | ^"
+        ]
     );
     assert_eq!(world_of("bad/bytes.yaml"), ["`bad/bytes.yaml` is not UTF-8 text: byte 3 is wrong"]);
 }
 
 #[test]
-fn rendered_is_what_is_applied() {
+fn what_is_shown_is_what_is_applied() {
     let world = world();
-    let (rendered, imagined) = world
-        .with_inputs(|inputs| {
-            let deploy = deploy();
-            let built = deploy.rendered(inputs, Images::Built).unwrap();
-            (built, deploy.rendered(inputs, Images::Imagined).unwrap())
-        })
-        .0;
+    let shown = world.effect(&deploy()).unwrap().shown().unwrap();
     run(&world, &deploy());
     let files = ["_cluster/Namespace/hello", "hello/ConfigMap/a", "hello/Deployment.apps/greet"];
     let stored = files.map(|file| text(&world, &format!("objects/{file}.yaml")).unwrap());
-    assert_eq!(rendered, stored.join("---\n"));
-    assert!(imagined.contains("image: vcbuild.local/project/greet:vc-0000000000000000\n"), "{imagined}");
+    assert_eq!(shown, stored.join("---\n"));
+}
+
+#[test]
+fn manifests_are_checked_without_their_images() {
+    let mut world = world();
+    world.values.clear();
+    let check = |deploy: Deploy| world.with_inputs(|inputs| deploy.check(inputs)).0;
+    assert_eq!(check(deploy()).ok(), Some(Checked::All));
+    let mut wrong = deploy();
+    wrong.variables = json!({});
+    let Err(Error::Failed(failure)) = check(wrong) else { panic!("it is fine") };
+    assert_eq!(
+        failure.message,
+        "render `templates/20-greet.yaml.j2`: this is a function: call it, or is a variable of that name missing?"
+    );
 }
 
 /// A cluster that fails at a change, once.
@@ -250,7 +267,7 @@ impl Cluster for Failing<'_> {
     fn ask(&self, question: &Question) -> Result<Answer, Trouble> {
         self.inner.ask(question)
     }
-    fn lock(&self) -> Result<Box<dyn Lock>, Trouble> {
+    fn lock(&self) -> Result<Box<dyn Lock + '_>, Trouble> {
         self.inner.lock()
     }
     fn apply(&self, object: &Identity, text: &str) -> Result<(), Trouble> {

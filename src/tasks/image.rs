@@ -16,7 +16,7 @@ use crate::cache::draft::Draft;
 use crate::cache::tree::Entry;
 use crate::digest::{Digest, Hasher};
 use crate::error::{At, Error, Failure, Result};
-use crate::host::fs;
+use crate::host::fs::{self, Links};
 use crate::oci::find::{Files, find};
 use crate::oci::image::{Image as OciImage, NewLayer};
 use crate::oci::layer::{self, Attributes};
@@ -260,6 +260,10 @@ impl ImageAction {
         let Some(folder) = &self.how.folder else { return Ok(()) };
         for digest in context.lost.iter().filter(|digest| matches!(digest, Digest::Sha256(_))) {
             let path = folder.join(blob_path(digest));
+            // Files that come from other tasks may be named by SHA-256 too: those make them again.
+            if fs::status(&path, Links::Follow).at("look at", &path)?.is_none() {
+                continue;
+            }
             let file = fs::open_regular(&path).at("read", &path)?;
             let found = context.cache.cas.put_file(&file, &path, Hasher::sha256())?;
             if found.digest != *digest {

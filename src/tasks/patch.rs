@@ -279,9 +279,8 @@ impl patch::Files for Tree<'_> {
     }
 
     fn names(&self, folder: &[u8]) -> Result<Vec<Vec<u8>>> {
-        let tree = match self.cas.entry(&self.root, folder)? {
-            Some(Entry::Folder { tree, .. }) => tree,
-            _ => return Ok(Vec::new()),
+        let Some(Entry::Folder { tree, .. }) = self.cas.entry(&self.root, folder)? else {
+            return Ok(Vec::new());
         };
         Ok(self.cas.node(&tree)?.entries.into_iter().map(|(name, _)| name).collect())
     }

@@ -125,6 +125,12 @@ impl World {
 
     /// Asks a task what is to be done.
     pub fn work(&self, task: &dyn Task) -> (Result<Work>, Noted) {
+        self.with_inputs(|inputs| task.work(inputs))
+    }
+
+    /// Reads inputs as they are now.
+    pub fn with_inputs<T>(&self, read: impl FnOnce(&Inputs<'_>) -> T) -> (T, Noted) {
+        self.local.forget_listings();
         let session = Session {
             cache: &self.cache,
             local: &self.local,
@@ -135,7 +141,7 @@ impl World {
             jobs: 1,
         };
         let inputs = Inputs::new(&session, &self.values, &self.heard);
-        (task.work(&inputs), inputs.into_noted())
+        (read(&inputs), inputs.into_noted())
     }
 
     /// The effect that a task is.
