@@ -9,6 +9,8 @@ mod deploy_plan;
 pub mod fetch;
 pub mod image;
 pub mod import;
+#[cfg(test)]
+mod import_tests;
 pub mod layout;
 pub mod names;
 pub mod patch;
@@ -19,6 +21,8 @@ pub mod save;
 mod shipped;
 mod shipping;
 pub mod upload;
+#[cfg(test)]
+mod upload_tests;
 
 pub use compile_run::lock_of_keep;
 
