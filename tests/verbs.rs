@@ -429,8 +429,7 @@ ok as far as known: 5 tasks, 1 not checked
     let hello = Project::hello();
     hello.call("check").success().stdout(str![[r#"
 patch.patched: not checked: not fetched
-deploy.hello: not checked: `image.hello[greet]` has not run
-ok as far as known: 12 tasks, 2 not checked
+ok as far as known: 12 tasks, 1 not checked
 
 "#]]);
     hello.run("").success();
@@ -438,8 +437,25 @@ ok as far as known: 12 tasks, 2 not checked
 ok: 12 tasks
 
 "#]]);
-    hello.edit("patches/0002-clock-utc.patch", |text| text.replace("char text[64]", "char text[65]"));
-    hello.call("check").failure(1).stdout(str![""]);
+    hello.edit("patches/0002-clock-utc.patch", |text| {
+        text.replace("%H:%M:%S\", localtime", "%H.%M.%S\", localtime")
+    });
+    hello.call("check").failure(1).stdout(str![[r#"
+patch.patched: error: `patches/0002-clock-utc.patch` line 7: hunk 1 of `src/clock.c` does not fit
+      expected                                     | there, from line 11
+              char text[64];                       |         char text[64];
+              time_t now = time(NULL);             |         time_t now = time(NULL);
+                                                   | 
+    -         strftime(text, sizeof text, "%H.%M.… |
+    +                                              |         strftime(text, sizeof text, "%H:%M:…  (line 14)
+              printf("%s\n", text);                |         printf("%s\n", text);
+              fflush(stdout);                      |         fflush(stdout);
+              sleep(1);                            |         sleep(1);
+    not there: `        strftime(text, sizeof text, "%H.%M.…`
+    hint: the file changed since the patch was made: write the patch again for it
+1 error in 12 tasks
+
+"#]]);
 }
 
 #[test]
@@ -619,14 +635,15 @@ fn events_end_each_task_and_the_run() {
 #[test]
 fn quiet_verbose_and_colours() {
     let project = project();
+    project.settle();
     project.call("run -q").success().stderr(str![""]);
+    project.settle();
     project.call("run -v").success().stderr(str![[r#"
-      hit compile.b  [TIME]  key [DIGEST]
-      hit patch.p  [TIME]  key [DIGEST]
       hit compile.a  [TIME]  key [DIGEST]
-    | making a
+      hit compile.b  [TIME]  key [DIGEST]
       hit image.i  [TIME]  key [DIGEST]
 unchanged import.n  [TIME]
+      hit patch.p  [TIME]  key [DIGEST]
 nothing to do: 5 tasks up to date ([TIME])
 
 "#]]);
@@ -644,7 +661,7 @@ fn a_node_that_cannot_be_reached_is_deferred() {
     let project = project().file("elsewhere", "");
     project.remove("elsewhere");
     std::os::unix::fs::symlink("elsewhere", project.path("n")).unwrap();
-    let done = project.run("").failure(3).stderr(str![[r#"
+    let done = project.run("-j 1").failure(3).stderr(str![[r#"
      ran patch.p  [TIME]  it has not run before
      ran compile.a  [TIME]  it has not run before
      ran compile.b  [TIME]  it has not run before
