@@ -8,6 +8,7 @@ mod support;
 mod cache;
 mod compile;
 mod config;
+mod deploy;
 mod full_disk;
 mod hello;
 mod inputs;
