@@ -99,7 +99,9 @@ fn size_verify_and_clear() {
     project.run("").success();
     assert_eq!(count(&project), 2, "the record was lost");
     project.call("cache clear").success();
-    assert_eq!(folder::files(&project.cache("")).len(), 0);
+    let left = folder::contents(&project.cache(""));
+    let left: Vec<_> = left.iter().filter(|(_, (_, bytes))| !bytes.is_empty()).collect();
+    assert!(left.is_empty(), "more than locks is left: {left:?}");
     project.run("").success().did(&["compile.c"]);
     assert_eq!(count(&project), 3);
 }
