@@ -187,13 +187,13 @@ pub enum Holds {
     Yes,
 }
 
-fn any(mut parts: impl Iterator<Item = Holds>) -> Holds {
-    let mut perhaps = Holds::No;
+fn best(mut parts: impl Iterator<Item = Holds>) -> Holds {
+    let mut found = Holds::No;
     parts.find(|part| {
-        perhaps = perhaps.max(*part);
+        found = found.max(*part);
         *part == Holds::Yes
     });
-    perhaps
+    found
 }
 
 impl Cas {
@@ -254,7 +254,7 @@ impl Cas {
             return Holds::Yes;
         }
         let Ok(node) = self.node(tree) else { return Holds::Perhaps };
-        any(node.entries.iter().map(|(_, entry)| match entry {
+        best(node.entries.iter().map(|(_, entry)| match entry {
             Entry::File { blob, .. } if blob.digest == *digest => Holds::Yes,
             Entry::File { .. } | Entry::Link { .. } => Holds::No,
             Entry::Recipe { recipe, .. } => self.recipe_holds(recipe, digest),
@@ -267,7 +267,7 @@ impl Cas {
             return Holds::Yes;
         }
         let Ok(recipe) = self.recipe(*recipe) else { return Holds::Perhaps };
-        any(recipe.parts().iter().map(|part| match part {
+        best(recipe.parts().iter().map(|part| match part {
             Part::Blob(blob) if blob.digest == *digest => Holds::Yes,
             Part::Inline(_) | Part::Blob(_) => Holds::No,
             Part::Recipe { recipe, .. } => self.recipe_holds(recipe, digest),

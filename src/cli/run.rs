@@ -212,13 +212,12 @@ fn go(session: &Session, targets: &[String], how: &How, faces: &mut Faces) -> Re
     let any =
         summary.tasks.values().any(|ended| !matches!(ended.outcome, Outcome::Hit | Outcome::Unchanged));
     if how.effects == Effects::Apply {
-        remember(
-            summary,
-            &project.graph,
-            &selected,
-            Draft { memo: memo.as_ref(), path, began, common },
-            place,
-        )?;
+        let draft = Draft { memo: memo.as_ref(), path, began, common };
+        // Everything is done: what cannot be remembered only costs time in the next run.
+        if let Err(error) = remember(summary, &project.graph, &selected, draft, place) {
+            let text = format!("what this run saw could not be remembered: {error}");
+            faces.tee().event(&Event::Warning { task: None, text, hint: None });
+        }
     }
     // What the stamps remember saves time and nothing else.
     let _ = cache.cas.stamps.flush();
@@ -236,8 +235,7 @@ fn holds(memo: &Memo, place: &Place, cache: &Cache, how: &How, stop: &Stop) -> b
         (0..effect.destinations().len())
             .all(|index| effect.probe(index, &reach).is_ok_and(|change| change.lines().is_empty()))
     };
-    memo.head.effects.iter().all(still)
-        && memo.head.remote.iter().all(|fact| tasks::fetch::still(fact, &reach))
+    memo.head.effects.iter().all(still) && memo.head.remote.iter().all(|fact| tasks::still(fact, &reach))
 }
 
 /// Tells that there was nothing to do.
@@ -337,8 +335,12 @@ impl Engine<'_> {
             .filter(|(task, ended)| tells(ended, task, &earlier) && graph.find(task).is_some())
             .map(|(task, ended)| (task.clone(), ended.ending.clone()))
             .collect();
-        if !endings.is_empty() && self.how.effects == Effects::Apply {
-            self.cache.history(&self.place.root).append(&endings)?;
+        if !endings.is_empty()
+            && self.how.effects == Effects::Apply
+            && let Err(error) = self.cache.history(&self.place.root).append(&endings)
+        {
+            let text = format!("the history could not be written: {error}");
+            report.event(&Event::Warning { task: None, text, hint: None });
         }
         Ok(summary)
     }
@@ -390,7 +392,7 @@ fn remember(
     selected: &BTreeSet<TaskId>,
     to: Draft<'_>,
     place: &Place,
-) -> Result<(), Halt> {
+) -> crate::error::Result<()> {
     let mut draft = memo::Draft::new(to.began, &to.common);
     let names: BTreeSet<&str> = selected.iter().map(|id| graph.node(*id).name.0.as_str()).collect();
     let (mut effects, mut remote, mut complete) = (Vec::new(), Vec::new(), summary.verdict == Verdict::Ok);
@@ -410,7 +412,7 @@ fn remember(
         kept.insert(task);
     }
     complete &= names.iter().all(|name| kept.contains(*name));
-    Ok(draft.write(&to.path, complete, selected.len(), effects, remote)?)
+    draft.write(&to.path, complete, selected.len(), effects, remote)
 }
 
 fn dry_run(session: &Session, targets: &[String], how: &How) -> Result<u8, Halt> {

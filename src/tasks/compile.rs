@@ -17,6 +17,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Failure, Result};
 use crate::glob::{self, Globs};
 use crate::host::process::{self, Command, Exit};
+use crate::host::stop::Stop;
 use crate::work::{Action, Class, Context, Inputs, Task, TaskName, Work};
 
 /// `[compile.NAME]`: commands over a tree give files
@@ -286,28 +287,57 @@ fn find_tool(text: &str, inputs: &Inputs<'_>) -> Result<Tool> {
     Err(missing().hint(format!("install it, or put it in PATH: `command -v {text}` must find it")).into())
 }
 
-/// What a command says of its version.
+/// What a command says of its version. It may say something else when nothing that was looked at has changed,
+/// so the next run asks again.
 fn version(argv: &[String], how: &How, inputs: &Inputs<'_>) -> Result<String> {
-    let shown = argv.join(" ");
     let named = argv.first().and_then(|name| how.tools.iter().find(|(tool, _)| tool == name));
     let Some((_, program)) = named else {
+        let shown = argv.join(" ");
         let failure = Failure::new(format!("`version` calls `{shown}`, whose program is not in `tools`"));
         return Err(failure.into());
     };
-    let mut full: Vec<std::ffi::OsString> = argv.iter().map(Into::into).collect();
-    full[0] = program.into();
-    let mut env = vec![("PATH".into(), "/usr/bin:/bin".into()), ("HOME".into(), "/nonexistent".into())];
-    env.extend(how.locate.iter().map(|(name, value)| (name.into(), value.clone())));
-    let command = Command { argv: full, dir: "/".into(), env, timeout: Some(Duration::from_secs(60)) };
-    let done = process::capture(&command, 1 << 20, inputs.session.stop)?;
-    match done.exit {
-        Exit::Code(0) => Ok(String::from_utf8_lossy(&done.stdout).into_owned()),
-        exit => {
-            let said =
-                String::from_utf8_lossy(&done.stderr).lines().map(str::to_string).collect::<Vec<_>>();
-            Err(Failure::new(format!("`{shown}` did not say its version: {exit}")).detail(said).into())
+    let text = |text: &std::ffi::OsStr| text.to_string_lossy().into_owned();
+    let locate = how.locate.iter().map(|(name, value)| (name.clone(), text(value))).collect();
+    let ask = Version { program: text(program.as_os_str()), argv: argv.to_vec(), locate };
+    let said = ask.ask(inputs.session.stop)?;
+    inputs.saw_remote(serde_json::json!({ "version": ask, "said": Digest::of(said.as_bytes()) }));
+    Ok(said)
+}
+
+/// A question for a version.
+#[derive(Serialize, Deserialize)]
+struct Version {
+    program: String,
+    argv: Vec<String>,
+    locate: BTreeMap<String, String>,
+}
+
+impl Version {
+    fn ask(&self, stop: &Stop) -> Result<String> {
+        let mut argv: Vec<std::ffi::OsString> = self.argv.iter().map(Into::into).collect();
+        argv[0] = (&self.program).into();
+        let mut env = vec![("PATH".into(), "/usr/bin:/bin".into()), ("HOME".into(), "/nonexistent".into())];
+        env.extend(self.locate.iter().map(|(name, value)| (name.into(), value.into())));
+        let timeout = Some(Duration::from_secs(60));
+        let command = Command { argv, dir: "/".into(), env, timeout };
+        let done = process::capture(&command, 1 << 20, stop)?;
+        match done.exit {
+            Exit::Code(0) => Ok(String::from_utf8_lossy(&done.stdout).into_owned()),
+            exit => {
+                let said =
+                    String::from_utf8_lossy(&done.stderr).lines().map(str::to_string).collect::<Vec<_>>();
+                let shown = self.argv.join(" ");
+                Err(Failure::new(format!("`{shown}` did not say its version: {exit}")).detail(said).into())
+            }
         }
     }
+}
+
+/// Whether a tool still says what it said of its version; nothing if what was seen is no version.
+pub fn still(seen: &serde_json::Value, stop: &Stop) -> Option<bool> {
+    let ask = Version::deserialize(seen.get("version")?).ok()?;
+    let said = ask.ask(stop).ok().map(|said| Digest::of(said.as_bytes()).to_string());
+    Some(said.as_deref() == seen["said"].as_str())
 }
 
 /// The installed versions of Debian packages, from dpkg's own list.

@@ -11,6 +11,8 @@ pub mod image;
 pub mod import;
 #[cfg(test)]
 mod import_tests;
+#[cfg(test)]
+mod keys;
 pub mod layout;
 pub mod names;
 pub mod patch;
@@ -29,7 +31,7 @@ pub use compile_run::lock_of_keep;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
-use crate::work::Effect;
+use crate::work::{Effect, Reach};
 use names::Declare;
 
 /// The kinds, in the order of the flow.
@@ -58,6 +60,11 @@ pub fn visit<V: Visit>(kind: &str, visit: V) -> V::Output {
         "deploy" => visit.visit::<deploy::Deploy>(),
         other => panic!("BUG: `{other}` is not a kind"),
     }
+}
+
+/// Whether what a task saw outside of files is still so.
+pub fn still(seen: &serde_json::Value, reach: &Reach<'_>) -> bool {
+    compile::still(seen, reach.stop).unwrap_or_else(|| fetch::still(seen, reach))
 }
 
 /// The effect of `kind` that wants this: plain data from which it can only probe.

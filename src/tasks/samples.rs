@@ -29,7 +29,8 @@ pub struct World {
     pub cache: Cache,
     /// Its folder, as tasks see it.
     local: Local,
-    env: Env,
+    /// The environment.
+    pub env: Env,
     pins: Pins,
     /// The user's wish to stop.
     pub stop: Stop,
