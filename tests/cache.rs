@@ -12,9 +12,7 @@ use crate::support::folder::{self, Damage};
 fn counted() -> Project {
     let project = Project::new().file("in", "x\n");
     let count = project.beside("count").display().to_string();
-    project.config(&format!(
-        "[compile.c]\ninputs = ['in']\nlocate_env = ['COUNT']\nrun = [['sh', '-c', 'echo run >> $COUNT; sleep 0.3; cp in out']]\noutputs = ['out']\n"
-    ))
+    project.config("[compile.c]\ninputs = ['in']\nlocate_env = ['COUNT']\nrun = [['sh', '-c', 'echo run >> $COUNT; sleep 0.3; cp in out']]\noutputs = ['out']\n")
     .env("COUNT", count)
 }
 
@@ -67,13 +65,18 @@ hint: choose another folder with `--cache DIR` or `VCBUILD_CACHE`
     fs::create_dir(&folder).unwrap();
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o555)).unwrap();
     if fs::write(folder.join("try"), "").is_err() {
-        project.call("run --cache closed").failure(1).stderr(str![""]);
+        project.call("run --cache closed").failure(1).stderr(str![[r#"
+error: the cache cannot be written: make the folder `[ROOT]/closed/v1/cas`: permission denied
+hint: choose another folder with `--cache DIR` or `VCBUILD_CACHE`
+
+"#]]);
     }
 }
 
 #[test]
 fn size_verify_and_clear() {
     let project = counted();
+    project.settle();
     project.run("").success();
     let size = project.call("cache size").success().text();
     let parts: Vec<_> = size.lines().skip(1).map(|line| line.split_whitespace().next().unwrap()).collect();
@@ -96,8 +99,9 @@ fn size_verify_and_clear() {
     assert!(said.stderr.ends_with("hint: the next run that needs one makes it again\n"), "{}", said.stderr);
     assert!(!cas.join(&blob).exists());
     project.call("cache verify").success();
-    project.run("").success();
-    assert_eq!(count(&project), 2, "the record was lost");
+    project.run("").nothing();
+    project.call("get compile.c -o got").success();
+    assert_eq!((count(&project), project.read("got").as_str()), (2, "x\n"), "the record was lost");
     project.call("cache clear").success();
     let left = folder::contents(&project.cache(""));
     let left: Vec<_> = left.iter().filter(|(_, (_, bytes))| !bytes.is_empty()).collect();
@@ -135,6 +139,7 @@ fn content_of_the_cache_is_read_only() {
 #[test]
 fn lost_content_is_made_again_for_whoever_reads_it() {
     let project = counted();
+    project.settle();
     project.run("").success();
     fs::remove_dir_all(project.cache("cas")).unwrap();
     project.run("").nothing();

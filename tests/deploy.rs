@@ -134,7 +134,10 @@ fn wrong_templates() {
         project.run("-j 1").failure(1).stderr(words);
         assert!(!project.path("out/objects").exists(), "half of it was applied");
     };
-    fails("k8s/40.yaml.j2", "a: {{ nothing }}\n", str![[r#"
+    fails(
+        "k8s/40.yaml.j2",
+        "a: {{ nothing }}\n",
+        str![[r#"
      ran image.web  [TIME]  it has not run before
   failed deploy.all  [TIME]
 error: `deploy.all` failed: render `k8s/40.yaml.j2`: `nothing` is undefined
@@ -146,8 +149,12 @@ error: 1 task failed:
     `deploy.all`: render `k8s/40.yaml.j2`: `nothing` is undefined
 failed: 1 failed, 1 ran ([TIME])
 
-"#]]);
-    fails("k8s/40.yaml.j2", "{% if %}\n", str![[r#"
+"#]],
+    );
+    fails(
+        "k8s/40.yaml.j2",
+        "{% if %}\n",
+        str![[r#"
      ran image.web  [TIME]  it has not run before
   failed deploy.all  [TIME]
 error: `deploy.all` failed: render `k8s/40.yaml.j2`: syntax error: unexpected end of block
@@ -159,8 +166,12 @@ error: 1 task failed:
     `deploy.all`: render `k8s/40.yaml.j2`: syntax error: unexpected end of block
 failed: 1 failed, 1 ran ([TIME])
 
-"#]]);
-    fails("k8s/40.yaml.j2", "a: {{ image('none').ref }}\n", str![[r#"
+"#]],
+    );
+    fails(
+        "k8s/40.yaml.j2",
+        "a: {{ image('none').ref }}\n",
+        str![[r#"
      ran image.web  [TIME]  it has not run before
   failed deploy.all  [TIME]
 error: `deploy.all` failed: render `k8s/40.yaml.j2`: `none` is not in the list `images` of this task, there are `web`
@@ -172,8 +183,12 @@ error: 1 task failed:
     `deploy.all`: render `k8s/40.yaml.j2`: `none` is not in the list `images` of this task, there are `web`
 failed: 1 failed, 1 ran ([TIME])
 
-"#]]);
-    fails("k8s/40.yaml", "a: [\n", str![[r#"
+"#]],
+    );
+    fails(
+        "k8s/40.yaml",
+        "a: [\n",
+        str![[r#"
      ran image.web  [TIME]  it has not run before
   failed deploy.all  [TIME]
 error: `deploy.all` failed: read `k8s/40.yaml`: unclosed bracket '['
@@ -185,8 +200,12 @@ error: 1 task failed:
     `deploy.all`: read `k8s/40.yaml`: unclosed bracket '['
 failed: 1 failed, 1 ran ([TIME])
 
-"#]]);
-    fails("k8s/40.yaml", "kind: Pod\n", str![[r#"
+"#]],
+    );
+    fails(
+        "k8s/40.yaml",
+        "kind: Pod\n",
+        str![[r#"
      ran image.web  [TIME]  it has not run before
   failed deploy.all  [TIME]
 error: `deploy.all` failed: read `k8s/40.yaml`: the document at line 1 has no `apiVersion`
@@ -194,7 +213,8 @@ error: 1 task failed:
     `deploy.all`: read `k8s/40.yaml`: the document at line 1 has no `apiVersion`
 failed: 1 failed, 1 ran ([TIME])
 
-"#]]);
+"#]],
+    );
     fails(
         "k8s/40.yaml",
         "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: plain\n  namespace: prod\n",
