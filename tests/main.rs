@@ -7,4 +7,5 @@ mod support;
 
 mod compile;
 mod config;
+mod faults;
 mod hello;
