@@ -8,6 +8,7 @@ mod support;
 mod cache;
 mod compile;
 mod config;
+mod faults;
 mod full_disk;
 mod hello;
 mod inputs;
