@@ -1,5 +1,5 @@
 //! A full disk: the cache on a file system of a few MB. The message says so, nothing half-written stays,
-//! and with more space the next run continues. Mounting needs root; without it there is nothing to test.
+//! and with more space the next run continues. Mounting needs root.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,15 +10,14 @@ use crate::support::{Project, folder};
 struct Small(PathBuf);
 
 impl Small {
-    fn mount(path: PathBuf, size: &str) -> Option<Self> {
+    fn mount(path: PathBuf, size: &str) -> Self {
         std::fs::create_dir_all(&path).unwrap();
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(&path);
         let done = mount.output().unwrap();
-        if !done.status.success() {
-            return None;
-        }
-        Some(Self(path))
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "a small disk needs a tmpfs, and that needs root: {said}");
+        Self(path)
     }
 
     fn grow(&self, size: &str) {
@@ -47,7 +46,7 @@ fn assert_whole(project: &Project, cache: &Path) {
 #[test]
 fn a_full_cache_is_said_and_the_next_run_continues() {
     let (project, clean) = (Project::hello(), Project::hello());
-    let Some(small) = Small::mount(project.beside("small"), "2m") else { return };
+    let small = Small::mount(project.beside("small"), "2m");
     clean.run("").success();
     let project = project.options(&format!("--cache {}", small.0.display()));
     let done = project.run("").failure(1);
@@ -65,7 +64,7 @@ fn a_full_cache_is_said_and_the_next_run_continues() {
 #[test]
 fn a_cache_without_any_space() {
     let project = Project::hello();
-    let Some(small) = Small::mount(project.beside("small"), "4k") else { return };
+    let small = Small::mount(project.beside("small"), "4k");
     let project = project.options(&format!("--cache {}", small.0.display()));
     let done = project.run("").failure(1);
     assert!(done.stderr.to_lowercase().contains("no space left on device"), "{}", done.stderr);
@@ -76,7 +75,7 @@ fn a_cache_without_any_space() {
 #[test]
 fn a_full_node_fails_alone_and_the_next_run_continues() {
     let (project, clean) = (Project::hello(), Project::hello());
-    let Some(small) = Small::mount(project.path("nodes/node1"), "1m") else { return };
+    let small = Small::mount(project.path("nodes/node1"), "1m");
     clean.run("").success();
     let done = project.run("").failure(1);
     assert!(done.stderr.to_lowercase().contains("no space left on device"), "{}", done.stderr);

@@ -9,6 +9,7 @@ mod cache;
 mod compile;
 mod config;
 mod deploy;
+mod faults;
 mod full_disk;
 mod hello;
 mod inputs;
