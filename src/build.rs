@@ -445,3 +445,7 @@ fn unhealed_words(unhealed: &Unhealed<Digest>) -> Failure {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "build_tests.rs"]
+mod tests;
