@@ -178,3 +178,13 @@ error: read `vcbuild.lock`: string values must be quoted, expected literal strin
 
 "#]]);
 }
+
+#[test]
+fn a_path_through_a_link_is_refused() {
+    let project = Project::new()
+        .config("[compile.c]\ninputs = ['in']\nfiles = [{ from = 'link/hosts', to = 'hosts' }]\nrun = [['cp', 'in', 'out']]\noutputs = ['out']\n")
+        .file("in", "1");
+    std::os::unix::fs::symlink("/etc", project.path("link")).unwrap();
+    let done = project.run("").failure(1);
+    assert!(done.stderr.contains("`link/hosts` goes through the link `link`"), "{}", done.stderr);
+}

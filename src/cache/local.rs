@@ -66,9 +66,22 @@ impl Local {
         self.listings.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
+    /// Refuses a path that goes through a link: it may lead out of the project.
+    fn refuse_linked(&self, path: &str) -> Result<()> {
+        for (at, _) in path.match_indices('/') {
+            let above = self.root.join(&path[..at]);
+            let found = fs::status(&above, Links::Keep).at("look at", &above)?;
+            if found.is_some_and(|found| found.kind == Kind::Link) {
+                return Err(Error::failed(format!("`{path}` goes through the link `{}`", &path[..at])));
+            }
+        }
+        Ok(())
+    }
+
     /// What a path of the project names, hashed; `None` if there is nothing. Links are not followed.
     pub fn entry(&self, path: &str, stamps: &Stamps, seen: &mut Seen) -> Result<Option<Entry>> {
         let full = self.root.join(path);
+        self.refuse_linked(path)?;
         let found = fs::status(&full, Links::Keep).at("look at", &full)?;
         match found {
             None => {
