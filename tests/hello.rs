@@ -304,3 +304,14 @@ fn a_project_copied_elsewhere_hits_in_the_same_cache() {
     assert_same_places(&project, &copy);
     copy.run("deploy").nothing();
 }
+
+#[test]
+fn a_project_copied_whole_with_its_cache_has_nothing_to_do() {
+    let (project, copy) = (Project::hello(), Project::new());
+    project.run("deploy").success();
+    folder::copy(&project.root(), &copy.root());
+    drop(project);
+    copy.run("deploy").success().did(&[]).nothing();
+    copy.edit("patches/0001-greeting.patch", comment);
+    copy.run("deploy").success().did(&["patch.patched", "compile.bin[greet]"]);
+}

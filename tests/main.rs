@@ -5,7 +5,18 @@
 
 mod support;
 
+mod cache;
 mod compile;
 mod config;
+mod deploy;
 mod faults;
+mod full_disk;
 mod hello;
+mod inputs;
+mod layers;
+mod licences;
+mod memo;
+mod style;
+mod targets;
+mod vars;
+mod verbs;

@@ -20,6 +20,7 @@ pub fn instances(task: &str, matrix: &Value, mistakes: &mut Mistakes) -> Vec<Axe
         );
         return Vec::new();
     };
+    let before = mistakes.all.len();
     let mut all = vec![Axes::new()];
     let (mut include, mut exclude, mut any) = (Vec::new(), Vec::new(), false);
     for (key, value) in entries {
@@ -67,7 +68,8 @@ pub fn instances(task: &str, matrix: &Value, mistakes: &mut Mistakes) -> Vec<Axe
             all.push(table);
         }
     }
-    if all.is_empty() {
+    // Not a second mistake where values were refused.
+    if all.is_empty() && mistakes.all.len() == before {
         mistakes.note(matrix.span.clone(), format!("`{task}` has no instance: its matrix is empty"), None);
     }
     for (i, one) in all.iter().enumerate() {

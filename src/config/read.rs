@@ -93,12 +93,16 @@ impl Mistakes {
         let in_key = wrong.key.unwrap_or_default();
         match (wrong.possible, wrong.missing) {
             (Some((found, possible)), _) => {
-                let message = if wrong.message.starts_with("unknown key") {
-                    format!("unknown key `{found}` in `{name}`")
-                } else {
-                    wrong.message
+                let is_key = wrong.message.starts_with("unknown key");
+                let message = match is_key {
+                    true => format!("unknown key `{found}` in `{name}`"),
+                    false => wrong.message,
                 };
                 let hint = did_you_mean(&found, possible.iter().copied()).or_else(|| {
+                    // The message about a value names the others itself.
+                    if !is_key {
+                        return None;
+                    }
                     let mut list: Vec<_> = possible.iter().map(|name| format!("`{name}`")).collect();
                     list.sort();
                     Some(format!("known here: {}", list.join(", ")))

@@ -419,3 +419,7 @@ impl Sink for Departure<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "embedded_tests.rs"]
+mod tests;

@@ -3,7 +3,8 @@
 //!
 //! `process` runs a command: it starts `launch` (this program again, under a hidden verb), which stays
 //! above the command and ends everything below it. `wire` is what the two say to each other, `below`
-//! finds and signals processes, `stop` carries the wish to stop to whoever waits. `fs` is files here.
+//! finds and signals processes, `stop` carries the wish to stop to whoever waits. `fs` is files here, `status`
+//! what is known of one without reading it.
 
 mod below;
 pub mod cluster;
@@ -18,5 +19,6 @@ pub mod node;
 pub mod process;
 #[cfg(test)]
 mod process_tests;
+mod status;
 pub mod stop;
 mod wire;

@@ -10,6 +10,8 @@ pub mod fetch;
 pub mod image;
 pub mod import;
 #[cfg(test)]
+mod import_tests;
+#[cfg(test)]
 mod keys;
 pub mod layout;
 pub mod names;
@@ -21,6 +23,8 @@ pub mod save;
 mod shipped;
 mod shipping;
 pub mod upload;
+#[cfg(test)]
+mod upload_tests;
 
 pub use compile_run::lock_of_keep;
 

@@ -63,7 +63,7 @@ impl<'a> Done<'a> {
 
     /// The same call once more.
     #[must_use = "say what should have come of it"]
-    pub fn again(&self) -> Done<'a> {
+    pub fn again(&self) -> Self {
         self.project.call_list(&self.arguments.iter().map(String::as_str).collect::<Vec<_>>())
     }
 

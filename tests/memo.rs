@@ -1,0 +1,241 @@
+//! What a run looks at before it decides that there is nothing to do: any one thing that decides about a
+//! key runs exactly the tasks that read it, and a no-op opens no file for a task.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::support::Project;
+
+/// Three tasks that read different things, a fetch, and an image behind them.
+fn project() -> Project {
+    let project = Project::new()
+        .config(
+            "[host.depot]\nlocal = 'depot'\n\
+             [compile.list]\ninputs = ['list/**']\npass_env = ['LIST']\n\
+             run = [['sh', '-c', 'find list -type f | sort > out; cat list/*.txt >> out']]\noutputs = ['out']\n\
+             [compile.one]\ninputs = ['one/a', 'one/b']\ntools = ['mytool']\nrun = [['mytool']]\noutputs = ['out']\n\
+             [fetch.f]\nhost = 'depot'\npath = '/etc/f'\n\
+             [image.i]\nbase = 'scratch'\nfiles = [{ from = 'compile.list', to = '/list' }, { from = 'compile.one', to = '/one' }, { from = 'fetch.f', to = '/f' }]\n",
+        )
+        .file("list/a.txt", "a\n")
+        .file("list/b.txt", "b\n")
+        .file("one/a", "a\n")
+        .file("one/b", "b\n")
+        .file("depot/files/etc/f", "f\n")
+        .program("late/mytool", "#!/bin/sh\ncat one/* > out\n");
+    fs::create_dir(project.path("early")).unwrap();
+    let path =
+        format!("{}:{}:/usr/bin:/bin", project.path("early").display(), project.path("late").display());
+    let project = project.env("PATH", path);
+    project.settle();
+    project.run("").success().did(&["compile.list", "compile.one", "fetch.f", "image.i"]);
+    project.run("").nothing();
+    project.settle();
+    project
+}
+
+#[test]
+fn each_input_edited_runs_who_reads_it() {
+    let project = project();
+    for (path, task) in [
+        ("list/a.txt", "compile.list"),
+        ("list/b.txt", "compile.list"),
+        ("one/a", "compile.one"),
+        ("one/b", "compile.one"),
+        ("late/mytool", "compile.one"),
+        ("depot/files/etc/f", "fetch.f"),
+    ] {
+        project.edit(path, |text| format!("{text}\n# more\n"));
+        let behind = if path == "late/mytool" { vec![task] } else { vec![task, "image.i"] };
+        project.run("").success().did(&behind);
+        project.settle();
+        project.run("").nothing();
+    }
+}
+
+#[test]
+fn an_edit_of_the_same_size_and_time_is_seen() {
+    let project = project();
+    let path = project.path("one/a");
+    let before = fs::metadata(&path).unwrap();
+    fs::write(&path, "A\n").unwrap();
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    file.set_modified(before.modified().unwrap()).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), before.modified().unwrap());
+    project.run("").success().did(&["compile.one", "image.i"]);
+}
+
+#[test]
+fn edits_right_after_a_run_are_seen() {
+    let project = project();
+    for round in 0..30 {
+        fs::write(project.path("one/a"), format!("{}\n", round % 10)).unwrap();
+        let done = project.run("").success();
+        let outcome = &done.outcomes()["compile.one"];
+        assert_eq!(outcome, if round < 10 { "ran" } else { "hit" }, "round {round}");
+        project.call("get compile.one -o got").success();
+        assert_eq!(project.read("got"), format!("{}\nb\n", round % 10));
+    }
+}
+
+#[test]
+fn a_file_more_or_less_in_a_glob_is_seen() {
+    let project = project();
+    project.write("list/c.txt", "c\n");
+    project.run("").success().did(&["compile.list", "image.i"]);
+    project.write("list/new/deep/d.txt", "d\n");
+    project.run("").success().did(&["compile.list", "image.i"]);
+    project.settle();
+    project.run("").nothing();
+    project.write("list/new/deep/e.txt", "e\n");
+    project.run("").success().did(&["compile.list", "image.i"]);
+    project.remove("list/new");
+    let done = project.run("").success();
+    assert_eq!(done.event("compile.list")["outcome"], "hit", "as it was before");
+    // A link is content too, an empty folder is not.
+    std::os::unix::fs::symlink("a.txt", project.path("list/link")).unwrap();
+    project.run("").success().did(&["compile.list"]);
+}
+
+#[test]
+fn a_mode_is_an_input_and_a_touch_is_not() {
+    let project = project();
+    fs::set_permissions(project.path("one/a"), fs::Permissions::from_mode(0o755)).unwrap();
+    project.run("").success().did(&["compile.one"]);
+    fs::write(project.path("one/a"), "a\n").unwrap();
+    project.run("").success().did(&[]);
+    fs::set_permissions(project.path("one/a"), fs::Permissions::from_mode(0o700)).unwrap();
+    project.run("").success().did(&[]);
+    project.write("unrelated", "x");
+    project.run("").success().did(&[]).nothing();
+}
+
+#[test]
+fn a_tool_put_earlier_in_path_is_seen() {
+    let project = project().program("early/mytool", "#!/bin/sh\necho early > out\n");
+    project.run("").success().did(&["compile.one", "image.i"]);
+    project.remove("early/mytool");
+    let done = project.run("").success();
+    assert_eq!(done.event("compile.one")["outcome"], "hit");
+    let project = project.env("PATH", "/usr/bin:/bin");
+    project.run("").failure(1);
+}
+
+#[test]
+fn a_named_variable_is_an_input_and_others_are_not() {
+    let project = project().env("OTHER", "x");
+    project.run("").success().did(&[]).nothing();
+    let project = project.env("LIST", "x");
+    project.run("").success().did(&["compile.list"]);
+    project.run("").nothing();
+    let project = project.env("LIST", "");
+    project.run("").success().did(&["compile.list"]);
+}
+
+#[test]
+fn the_configuration_is_an_input() {
+    let project = project();
+    project.edit("vcbuild.toml", |text| format!("# Only words.\n{text}"));
+    project.run("").success().did(&[]);
+    project.edit("vcbuild.toml", |text| text.replace("cat list/*.txt >> out", "cat list/b.txt >> out"));
+    project.run("").success().did(&["compile.list", "image.i"]);
+}
+
+#[test]
+fn the_lock_is_an_input() {
+    let project = Project::hello();
+    project.run("").success();
+    project.settle();
+    project.run("").nothing();
+    project.edit("vcbuild.lock", |text| {
+        let line = text.lines().find(|line| line.starts_with("commit = ")).unwrap().to_string();
+        text.replace(&line, "commit = \"0000000000000000000000000000000000000000\"")
+    });
+    let done = project.run("").failure(1);
+    assert_eq!(done.event("clone.source")["outcome"], "failed");
+}
+
+#[test]
+fn the_program_itself_is_an_input() {
+    let project = project();
+    let copy = project.beside("vcbuild");
+    fs::copy(env!("CARGO_BIN_EXE_vcbuild"), &copy).unwrap();
+    let mut command = Command::new(&copy);
+    project.clean(&mut command);
+    let log = project.beside("trace");
+    let output = traced(&project, command.current_dir(project.root()).arg("run"), &log);
+    assert!(output.contains("vcbuild.toml\", O_RDONLY"), "the memo of another program was believed");
+}
+
+#[test]
+fn an_input_edited_while_the_task_runs_is_used_but_not_recorded() {
+    let project = Project::new()
+        .config(&format!(
+            "[compile.c]\ninputs = ['in']\nenv = {{ ROOT = '{}' }}\nrun = [['sh', '-c', 'cat in > out; cp $ROOT/next $ROOT/in']]\noutputs = ['out']\n",
+            "@ROOT@"
+        ))
+        .file("in", "one\n")
+        .file("next", "two\n");
+    let root = project.root().display().to_string();
+    project.edit("vcbuild.toml", |text| text.replace("@ROOT@", &root));
+    project.settle();
+    let done = project.run("").success().did(&["compile.c"]);
+    assert!(
+        done.stderr.contains(
+            "warning: `compile.c`: an input changed while it ran: the result is used, but not remembered"
+        ),
+        "{}",
+        done.stderr
+    );
+    // The file it changed is as the last run left it: nothing moves any more.
+    project.run("").success().did(&["compile.c"]);
+    project.write("in", "one\n");
+    project.settle();
+    project.run("").success().did(&["compile.c"]);
+}
+
+/// Runs a command under strace and gives all system calls it made.
+fn traced(project: &Project, command: &mut Command, log: &Path) -> String {
+    let mut strace = Command::new("/usr/bin/strace");
+    strace.arg("-f").arg("-o").arg(log).arg(command.get_program()).args(command.get_args());
+    project.clean(&mut strace);
+    let output = strace.current_dir(project.root()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    fs::read_to_string(log).unwrap()
+}
+
+#[test]
+fn a_no_op_opens_no_file_for_a_task() {
+    let many = |tasks: usize| {
+        let mut config = String::new();
+        let project = Project::new();
+        for task in 0..tasks {
+            config.push_str(&format!(
+                "[image.t{task}]\nbase = 'scratch'\nfiles = [{{ from = 'src/{task}', to = '/' }}]\n"
+            ));
+            for file in 0..3 {
+                project.write(&format!("src/{task}/{file}"), "the same\n");
+            }
+        }
+        let project = project.config(&config);
+        project.settle();
+        project.run("").success();
+        project.run("").nothing();
+        std::thread::sleep(Duration::from_millis(30));
+        let calls = traced(&project, &mut project.command(&["run"]), &project.beside("trace"));
+        let count = |name: &str| calls.lines().filter(|line| line.contains(&format!(" {name}("))).count();
+        (
+            count("openat") + count("open"),
+            count("statx"),
+            calls.lines().filter(|line| !line.contains(" resumed>")).count(),
+        )
+    };
+    let (few, more) = (many(20), many(1020));
+    assert!(more.0 <= few.0 + 20, "{} files opened for 1,020 tasks, {} for 20", more.0, few.0);
+    let looks = more.1 - few.1;
+    assert!(looks <= 1000 * 4 + 100, "{looks} looks for 1,000 tasks with a folder and three files each");
+    assert!(more.2 - few.2 <= 1000 * 4 + 500, "{} calls more", more.2 - few.2);
+}
