@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 use tempfile::NamedTempFile;
@@ -28,12 +29,13 @@ pub struct Cas {
     pub stamps: Stamps,
     /// Something was found lost: what is put is compared with what is there already.
     suspicious: AtomicBool,
+    naming: Mutex<()>,
 }
 
 impl Cas {
     /// A store in `folder`, with temporary files in `tmp` on the same file system.
     pub fn new(folder: PathBuf, tmp: PathBuf, stamps: Stamps) -> Self {
-        Self { folder, tmp, stamps, suspicious: AtomicBool::new(false) }
+        Self { folder, tmp, stamps, suspicious: AtomicBool::new(false), naming: Mutex::default() }
     }
 
     /// The file of a blob, there or not: `cas/ab/…` by BLAKE3, `cas/sha256/ab/…` by SHA-256.
@@ -165,8 +167,12 @@ impl Cas {
             Err(error) if is_passing(&error) => return Err(error).at("read", &path),
             Err(_) => {
                 self.suspicious.store(true, Ordering::Relaxed);
-                // If it is there and no file, or cannot be opened, it would stand in the way of a good one.
-                let _ = fs::remove_tree(&path);
+                // What is there and cannot be opened as a file would stand in the way of a good one.
+                if let Ok(Some(found)) = fs::status(&path, Links::Keep)
+                    && fs::open_regular(&path).is_err()
+                {
+                    self.discard(&blob.digest, &found.stamp);
+                }
                 return Err(Error::Lost(blob.digest));
             }
         };
@@ -182,10 +188,17 @@ impl Cas {
     fn discard(&self, digest: &Digest, bad: &Stamp) {
         self.suspicious.store(true, Ordering::Relaxed);
         let path = self.path(digest);
+        let _alone = self.naming();
         if matches!(fs::status(&path, Links::Keep), Ok(Some(found)) if found.stamp.ino == bad.ino) {
             // If it cannot be removed it stays damaged, and every reader finds out again.
-            let _ = fs::remove_file(&path);
+            let _ = fs::remove_tree(&path);
         }
+    }
+
+    /// Held while names are given or taken away, so that nobody takes away a good blob that has just got the
+    /// name of a bad one.
+    fn naming(&self) -> MutexGuard<'_, ()> {
+        self.naming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn publish(&self, file: NamedTempFile, blob: &Blob) -> Result<()> {
@@ -194,7 +207,10 @@ impl Cas {
         let kept = if large { file.as_file().try_clone().ok() } else { None };
         // The bytes are right by construction; what lies there may not be.
         let existing = if self.will_do(blob) { Existing::Keep } else { Existing::Replace };
-        fs::publish(file, &path, 0o444, existing)?;
+        {
+            let _alone = self.naming();
+            fs::publish(file, &path, 0o444, existing)?;
+        }
         if let Some(Ok(found)) = kept.as_ref().map(fs::status_of) {
             self.stamps.wrote(path, found.stamp, blob.digest);
         }
