@@ -20,7 +20,7 @@ use crate::graph::Node;
 use crate::host::fs::Durability;
 use crate::host::stop::Stop;
 use crate::pins::Pins;
-use crate::recipe::{Content, Part, Recipe};
+use crate::recipe::{Part, Recipe};
 use crate::tasks::names::{Declare, Names, Outputs};
 use crate::work::{Action, Change, Context, Effect, Env, Fault, Inputs, Network, Reach, Task, Work};
 
@@ -157,7 +157,7 @@ impl Action for Doing {
                 return draft.store();
             }
             Does::Join => {
-                for part in &self.file {
+                if let Some(part) = &self.file {
                     written.push_str(&text(cache, part)?);
                 }
                 for value in &self.values {
@@ -214,7 +214,7 @@ impl Change for Writing {
     }
 
     fn apply(&self, _reach: &Reach<'_>) -> Result<u64, Fault> {
-        for wanted in &self.wanted {
+        if let Some(wanted) = &self.wanted {
             fs::write(&self.path, wanted.as_bytes(), 0o644, Durability::Cache)?;
         }
         Ok(0)
@@ -573,7 +573,8 @@ proptest! {
                 Op::Edit(to) => {
                     for path in files(&world.path("source")) {
                         // In place, often of the same size, and right after the last run.
-                        std::fs::write(path, format!("text {}", to % 10)).unwrap();
+                        let mut file = std::fs::File::options().write(true).truncate(true).open(path).unwrap();
+                        std::io::Write::write_all(&mut file, format!("text {}", to % 10).as_bytes()).unwrap();
                     }
                 }
                 Op::Forget => fs::remove_tree(&world.path("sink")).unwrap(),
