@@ -157,7 +157,7 @@ impl Action for Doing {
                 return draft.store();
             }
             Does::Join => {
-                for part in self.file.iter() {
+                if let Some(part) = &self.file {
                     written.push_str(&text(cache, part)?);
                 }
                 for value in &self.values {
@@ -214,7 +214,7 @@ impl Change for Writing {
     }
 
     fn apply(&self, _reach: &Reach<'_>) -> Result<u64, Fault> {
-        for wanted in self.wanted.iter() {
+        if let Some(wanted) = &self.wanted {
             fs::write(&self.path, wanted.as_bytes(), 0o644, Durability::Cache)?;
         }
         Ok(0)
@@ -573,8 +573,8 @@ proptest! {
                 Op::Edit(to) => {
                     for path in files(&world.path("source")) {
                         // In place, often of the same size, and right after the last run.
-                        let file = std::fs::File::options().write(true).truncate(true).open(path).unwrap();
-                        std::io::Write::write_all(&mut &file, format!("text {}", to % 10).as_bytes()).unwrap();
+                        let mut file = std::fs::File::options().write(true).truncate(true).open(path).unwrap();
+                        std::io::Write::write_all(&mut file, format!("text {}", to % 10).as_bytes()).unwrap();
                     }
                 }
                 Op::Forget => fs::remove_tree(&world.path("sink")).unwrap(),

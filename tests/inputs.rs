@@ -43,9 +43,9 @@ fn a_link_out_of_the_project_is_not_followed() {
     std::os::unix::fs::symlink("/etc", project.path("patches")).unwrap();
     project.run("p").failure(1).stderr(str![[r#"
   failed patch.p  [TIME]
-error: `patch.p` failed: `patches/a.patch` does not exist
+error: `patch.p` failed: `patches/a.patch` goes through the link `patches`
 error: 1 task failed:
-    `patch.p`: `patches/a.patch` does not exist
+    `patch.p`: `patches/a.patch` goes through the link `patches`
 failed: 1 failed ([TIME])
 
 "#]]);
