@@ -191,8 +191,9 @@ fn go(session: &Session, targets: &[String], how: &How, faces: &mut Faces) -> Re
     if let (Some(memo), Changes::None) = (&memo, &changes)
         && memo.head.complete
         && holds(memo, place, &cache, how, &stop)
+        && let Some(told) = told(memo, faces, session)
     {
-        unchanged(memo, faces, session, clock);
+        unchanged(memo, told, faces, clock);
         return Ok(0);
     }
     stop.listen()?;
@@ -203,25 +204,24 @@ fn go(session: &Session, targets: &[String], how: &How, faces: &mut Faces) -> Re
     let known = match (&memo, &changes) {
         (Some(memo), Changes::None) => memo.entries(&BTreeSet::new()),
         (Some(memo), Changes::Inputs(changed)) => memo.entries(changed),
-        _ => BTreeMap::new(),
+        _ => None,
     };
+    let known = known.unwrap_or_default();
     let run = Engine { place, cache: &cache, project: &project, how, stop: &stop, known: &known };
     let logs = if session.settings.verbosity == Verbosity::Verbose { Logs::Tell } else { Logs::Keep };
     let summary = run.run(&selected, logs, &mut faces.tee())?;
     let code = exit(summary.verdict);
     let any =
         summary.tasks.values().any(|ended| !matches!(ended.outcome, Outcome::Hit | Outcome::Unchanged));
-    if how.effects == Effects::Apply {
-        remember(
-            summary,
-            &project.graph,
-            &selected,
-            Draft { memo: memo.as_ref(), path, began, common },
-            place,
-        )?;
-    }
-    // What the stamps remember saves time and nothing else.
-    let _ = cache.cas.stamps.flush();
+    std::thread::scope(|scope| {
+        // What the stamps remember saves time and nothing else.
+        scope.spawn(|| cache.cas.stamps.flush());
+        if how.effects == Effects::Apply {
+            let to = Draft { memo: memo.as_ref(), path, began, common };
+            remember(summary, &project.graph, &selected, to, place)?;
+        }
+        Ok::<_, Halt>(())
+    })?;
     if any {
         fs::sync_later(&cache.path(""));
     }
@@ -240,9 +240,18 @@ fn holds(memo: &Memo, place: &Place, cache: &Cache, how: &How, stop: &Stop) -> b
         && memo.head.remote.iter().all(|fact| tasks::fetch::still(fact, &reach))
 }
 
+/// The tasks that are told of when there was nothing to do; `None` if the memo does not know them.
+fn told(memo: &Memo, faces: &Faces, session: &Session) -> Option<BTreeMap<String, memo::Entry>> {
+    if faces.wants_all(session) { memo.entries(&BTreeSet::new()) } else { Some(BTreeMap::new()) }
+}
+
 /// Tells that there was nothing to do.
-fn unchanged(memo: &Memo, faces: &mut Faces, session: &Session, clock: std::time::Instant) {
-    let all = faces.wants_all(session);
+fn unchanged(
+    memo: &Memo,
+    told: BTreeMap<String, memo::Entry>,
+    faces: &mut Faces,
+    clock: std::time::Instant,
+) {
     let mut tee = faces.tee();
     tee.event(&Event::Begin { tasks: memo.head.tasks });
     let mut counts = BTreeMap::new();
@@ -252,31 +261,28 @@ fn unchanged(memo: &Memo, faces: &mut Faces, session: &Session, clock: std::time
             counts.insert(outcome, count);
         }
     }
-    if all {
-        for (task, entry) in memo.entries(&BTreeSet::new()) {
-            let effect =
-                entry.wants.as_ref().and_then(|wants| tasks::effect(task.split('.').next()?, wants));
-            let outcome = if entry.key.is_some() { Outcome::Hit } else { Outcome::Unchanged };
-            let names = effect.map(|effect| effect.destinations()).unwrap_or_default();
-            let destination = |name| crate::report::Destination {
-                name,
-                outcome: Outcome::Unchanged,
-                bytes_sent: 0,
-                changes: Vec::new(),
-                error: None,
-            };
-            tee.event(&Event::Done(Done {
-                task,
-                outcome,
-                key: entry.key,
-                seconds: 0.0,
-                why: None,
-                cut_off: false,
-                destinations: names.into_iter().map(destination).collect(),
-                failure: None,
-                log: None,
-            }));
-        }
+    for (task, entry) in told {
+        let effect = entry.wants.as_ref().and_then(|wants| tasks::effect(task.split('.').next()?, wants));
+        let outcome = if entry.key.is_some() { Outcome::Hit } else { Outcome::Unchanged };
+        let names = effect.map(|effect| effect.destinations()).unwrap_or_default();
+        let destination = |name| crate::report::Destination {
+            name,
+            outcome: Outcome::Unchanged,
+            bytes_sent: 0,
+            changes: Vec::new(),
+            error: None,
+        };
+        tee.event(&Event::Done(Done {
+            task,
+            outcome,
+            key: entry.key,
+            seconds: 0.0,
+            why: None,
+            cut_off: false,
+            destinations: names.into_iter().map(destination).collect(),
+            failure: None,
+            log: None,
+        }));
     }
     tee.event(&Event::End(End { verdict: Verdict::Ok, counts, seconds: clock.elapsed().as_secs_f64() }));
 }
@@ -297,7 +303,7 @@ pub struct Engine<'a> {
     pub known: &'a BTreeMap<String, memo::Entry>,
 }
 
-impl Engine<'_> {
+impl<'a> Engine<'a> {
     /// What all steps share.
     pub fn session(&self) -> work::Session<'_> {
         work::Session {
@@ -317,7 +323,7 @@ impl Engine<'_> {
         selected: &BTreeSet<TaskId>,
         logs: Logs,
         report: &mut dyn Report,
-    ) -> Result<Summary, Halt> {
+    ) -> Result<Summary<'a>, Halt> {
         let session = self.session();
         let earlier = Earlier::new(self.cache.history(&self.place.root));
         let options = build::Options {
@@ -350,7 +356,7 @@ fn tells(ended: &build::Ended, task: &str, earlier: &Earlier) -> bool {
         Outcome::Ran | Outcome::Applied | Outcome::Failed => true,
         Outcome::Skipped | Outcome::Deferred => false,
         Outcome::Hit | Outcome::Unchanged => {
-            let last = earlier.last(&work::TaskName(task.to_string()));
+            let last = earlier.last(task);
             last.is_none_or(|last| !last.same_work(&ended.ending))
         }
     }
@@ -385,7 +391,7 @@ struct Draft<'a> {
 
 /// Writes the memo of a run.
 fn remember(
-    summary: Summary,
+    summary: Summary<'_>,
     graph: &Graph,
     selected: &BTreeSet<TaskId>,
     to: Draft<'_>,
@@ -395,10 +401,7 @@ fn remember(
     let names: BTreeSet<&str> = selected.iter().map(|id| graph.node(*id).name.0.as_str()).collect();
     let (mut effects, mut remote, mut complete) = (Vec::new(), Vec::new(), summary.verdict == Verdict::Ok);
     let carried = summary.carried;
-    let mut kept: BTreeSet<String> = carried.keys().cloned().collect();
-    if let Some(memo) = to.memo {
-        draft.carry(carried, memo, &place.env);
-    }
+    let mut kept: BTreeSet<String> = BTreeSet::new();
     for (task, ended) in summary.tasks {
         let Some((entry, noted)) = ended.memo else { continue };
         if let Some(wants) = &entry.wants {
@@ -406,10 +409,13 @@ fn remember(
             effects.push((kind.to_string(), wants.clone()));
         }
         remote.extend(noted.remote);
-        draft.task(&task, entry, &noted.seen.facts, &place.env, &noted.variables);
+        draft.task(&task, &entry, &noted.seen.facts, &place.env, &noted.variables);
         kept.insert(task);
     }
-    complete &= names.iter().all(|name| kept.contains(*name));
+    complete &= names.iter().all(|name| kept.contains(*name) || carried.contains_key(name));
+    if let Some(memo) = to.memo {
+        draft.carry(&carried, memo, &place.env);
+    }
     Ok(draft.write(&to.path, complete, selected.len(), effects, remote)?)
 }
 
