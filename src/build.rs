@@ -22,7 +22,7 @@ use crate::step::{self, Earlier, Effects, End, Job, Remade, Stepped};
 use crate::work::{self, Noted, Session, TaskName, Tell};
 
 /// How to run.
-pub struct Options<'a> {
+pub struct Options<'a, 'k> {
     /// What a failure means for the others.
     pub on_failure: OnFailure,
     /// Whether effects change anything.
@@ -32,7 +32,7 @@ pub struct Options<'a> {
     /// The endings of earlier runs.
     pub earlier: &'a Earlier,
     /// Tasks whose inputs are known not to have changed.
-    pub known: &'a BTreeMap<String, memo::Entry>,
+    pub known: &'k BTreeMap<String, memo::Entry>,
 }
 
 /// Whether what tasks print is told with their end.
@@ -45,14 +45,17 @@ pub enum Logs {
 }
 
 /// What came of a run.
-pub struct Summary {
+pub struct Summary<'k> {
     /// The end in one word.
     pub verdict: Verdict,
     /// What became of each task that was looked at in a step.
     pub tasks: BTreeMap<String, Ended>,
     /// Tasks that were taken over without a step.
-    pub carried: BTreeMap<String, memo::Entry>,
+    pub carried: Carried<'k>,
 }
+
+/// Tasks that were taken over from the memo, by name.
+pub type Carried<'k> = BTreeMap<&'k str, &'k memo::Entry>;
 
 /// What became of a task.
 pub struct Ended {
@@ -109,14 +112,14 @@ impl Tell for Teller {
 }
 
 /// Runs tasks and all that they need. `pinned` is called with pins that were missing.
-pub fn run(
+pub fn run<'k>(
     graph: &Graph,
     selected: &BTreeSet<TaskId>,
     session: &Session<'_>,
-    options: &Options<'_>,
+    options: &Options<'_, 'k>,
     report: &mut dyn Report,
     pinned: &mut dyn FnMut(Vec<(Pin, String)>) -> Vec<String>,
-) -> Summary {
+) -> Summary<'k> {
     let began = Instant::now();
     report.event(&Event::Begin { tasks: selected.len() });
     let limits = Limits { jobs: session.jobs, effects: EFFECTS, pools: graph.pools.clone() };
@@ -143,14 +146,17 @@ pub fn run(
         stopping: false,
     };
     std::thread::scope(|scope| {
-        let mut workers = Vec::new();
-        for number in 0..session.jobs + EFFECTS {
+        let most = session.jobs + EFFECTS;
+        let mut start = |number: usize| {
+            if number >= most {
+                panic!("BUG: more tasks run than may run at once");
+            }
             let (jobs, received) = channel::<(TaskId, Job<'_>)>();
             let messages = messages.clone();
             scope.spawn(move || worker(number, &received, &messages, session, options.earlier));
-            workers.push(jobs);
-        }
-        owner.go(&workers, &inbox);
+            jobs
+        };
+        owner.go(&mut start, &inbox);
     });
     owner.summary(began)
 }
@@ -177,26 +183,30 @@ fn worker(
 
 type Outbox<'a> = Sender<(TaskId, Job<'a>)>;
 
-struct Owner<'a, 'r> {
+struct Owner<'a, 'r, 'k> {
     graph: &'a Graph,
     session: &'a Session<'a>,
-    options: &'a Options<'a>,
+    options: &'a Options<'a, 'k>,
     report: &'r mut dyn Report,
     pinned: &'r mut dyn FnMut(Vec<(Pin, String)>) -> Vec<String>,
     schedule: Schedule<Option<Digest>, Digest>,
     tasks: BTreeMap<String, Ended>,
-    carried: BTreeMap<String, memo::Entry>,
+    carried: Carried<'k>,
     stopping: bool,
 }
 
-impl<'a> Owner<'a, '_> {
-    fn go(&mut self, workers: &[Outbox<'a>], inbox: &Receiver<Message>) {
-        let mut idle: Vec<usize> = (0..workers.len()).rev().collect();
+impl<'a, 'k> Owner<'a, '_, 'k> {
+    /// Runs everything; `start` starts the worker of a number, when there is no idle one.
+    fn go(&mut self, start: &mut dyn FnMut(usize) -> Outbox<'a>, inbox: &Receiver<Message>) {
+        let (mut workers, mut idle): (Vec<Outbox<'a>>, Vec<usize>) = Default::default();
         loop {
-            while let Some(start) = self.schedule.next() {
-                let Some(job) = self.job(start.id, start.mode) else { continue };
-                let Some(worker) = idle.pop() else { panic!("BUG: more tasks run than there are workers") };
-                if workers[worker].send((start.id, job)).is_err() {
+            while let Some(next) = self.schedule.next() {
+                let Some(job) = self.job(next.id, next.mode) else { continue };
+                let worker = idle.pop().unwrap_or_else(|| {
+                    workers.push(start(workers.len()));
+                    workers.len() - 1
+                });
+                if workers[worker].send((next.id, job)).is_err() {
                     panic!("BUG: a worker has ended");
                 }
             }
@@ -235,7 +245,7 @@ impl<'a> Owner<'a, '_> {
         };
         let values: BTreeMap<TaskName, Digest> = node.reads.iter().filter_map(value).collect();
         if mode == Mode::LookUp
-            && let Some(entry) = self.options.known.get(&node.name.0)
+            && let Some((name, entry)) = self.options.known.get_key_value(&node.name.0)
             && let (Some(key), Some(value), false) = (entry.key, entry.value, entry.is_remote)
             && entry
                 .values
@@ -245,7 +255,7 @@ impl<'a> Owner<'a, '_> {
         {
             let finish = Finish::Done { value: Some(value), outcome: Outcome::Hit, restored: Vec::new() };
             self.schedule.finished(id, finish);
-            self.carried.insert(node.name.0.clone(), entry.clone());
+            self.carried.insert(name, entry);
             self.tasks.remove(&node.name.0);
             let done = Done { key: Some(key), ..done(&node.name, Outcome::Hit) };
             self.report.event(&Event::Done(done));
@@ -312,7 +322,7 @@ impl<'a> Owner<'a, '_> {
         if self.schedule.finished(id, finish) == crate::schedule::Verdict::Dropped {
             return;
         }
-        self.carried.remove(&name.0);
+        self.carried.remove(name.0.as_str());
         self.tasks.insert(name.0.clone(), ended(&mut stepped, &done, value, values));
         self.report.event(&Event::Done(done));
     }
@@ -352,14 +362,14 @@ impl<'a> Owner<'a, '_> {
                 }
                 (None, _) => done.why = Some("the run was stopped".into()),
             }
-            self.carried.remove(&name.0);
+            self.carried.remove(name.0.as_str());
             let mut stepped = Stepped::new(End::Interrupted);
             self.tasks.insert(name.0.clone(), ended(&mut stepped, &done, None, BTreeMap::new()));
             self.report.event(&Event::Done(done));
         }
     }
 
-    fn summary(self, began: Instant) -> Summary {
+    fn summary(self, began: Instant) -> Summary<'k> {
         let counts = self.schedule.counts();
         let any = |outcome: Outcome| counts.get(&outcome).is_some_and(|count| *count > 0);
         let verdict = match () {
@@ -400,7 +410,7 @@ fn ended(
         key: stepped.key,
         value,
         wants: stepped.wants.clone(),
-        outcome: word(done.outcome).into(),
+        outcome: done.outcome.word().into(),
         log: stepped.log,
         time: fs::now() / 1_000_000_000,
         seconds: done.seconds,
@@ -412,19 +422,6 @@ fn ended(
         (entry, noted)
     });
     Ended { outcome: done.outcome, memo, ending }
-}
-
-/// An outcome as it stands in files.
-pub fn word(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Hit => "hit",
-        Outcome::Ran => "ran",
-        Outcome::Unchanged => "unchanged",
-        Outcome::Applied => "applied",
-        Outcome::Deferred => "deferred",
-        Outcome::Skipped => "skipped",
-        Outcome::Failed => "failed",
-    }
 }
 
 fn unhealed_words(unhealed: &Unhealed<Digest>) -> Failure {

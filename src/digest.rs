@@ -1,9 +1,13 @@
 //! Digests, blobs, and readers and writers that hash what passes through them.
 //! Knows no file, cache or task: it turns bytes into names and names into text.
 
+use std::convert::Infallible;
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::str::FromStr;
+use std::sync::mpsc::channel;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -206,20 +210,86 @@ impl<W: Write> Write for HashingWriter<W> {
 /// enough to stay in the second-level cache between the read and the hash.
 pub const PIECE: usize = 256 * 1024;
 
-/// Reads all of `reader` through `hasher`.
-pub fn hash_reader(mut reader: impl Read, mut hasher: Hasher) -> io::Result<Blob> {
-    let mut buffer = vec![0; PIECE];
-    let mut size = 0;
-    loop {
-        let n = match reader.read(&mut buffer) {
-            Ok(0) => return Ok(Blob { digest: hasher.finish(), size }),
-            Ok(n) => n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        hasher.update(&buffer[..n]);
-        size += n as u64;
+/// From this size on a file is read by a thread of its own.
+const LARGE: u64 = 2 << 20;
+/// Pieces that have been read and not yet worked on, at most.
+const AHEAD: usize = 3;
+
+/// Calls `visit` with the first `size` bytes of a file, piece by piece, and returns how many there were, or
+/// why it cannot be read. Of a large file the next pieces are read while `visit` works; the first error of
+/// `visit` ends it.
+pub fn each_piece<E>(
+    file: &File,
+    size: u64,
+    mut visit: impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<io::Result<u64>, E> {
+    if size < LARGE {
+        let (mut buffer, mut done) = (vec![0; PIECE.min(usize::try_from(size).unwrap_or(PIECE))], 0);
+        loop {
+            match read_piece(file, &mut buffer, done, size) {
+                Ok(0) => return Ok(Ok(done)),
+                Ok(n) => {
+                    visit(&buffer[..n])?;
+                    done += n as u64;
+                }
+                Err(error) => return Ok(Err(error)),
+            }
+        }
     }
+    std::thread::scope(|scope| {
+        let (full, pieces) = channel();
+        let (empty, buffers) = channel();
+        for _ in 0..AHEAD {
+            // The other end is there: it has not been given away yet.
+            let _ = empty.send(vec![0; PIECE]);
+        }
+        scope.spawn(move || {
+            let mut done = 0;
+            for mut buffer in buffers {
+                let n = read_piece(file, &mut buffer, done, size);
+                done += n.as_ref().map_or(0, |n| *n as u64);
+                let last = !matches!(n, Ok(1..));
+                if full.send((buffer, n)).is_err() || last {
+                    return;
+                }
+            }
+        });
+        let mut done = 0;
+        for (buffer, n) in pieces {
+            match n {
+                Ok(0) => break,
+                Ok(n) => {
+                    visit(&buffer[..n])?;
+                    done += n as u64;
+                }
+                Err(error) => return Ok(Err(error)),
+            }
+            // After its last piece the reader has gone, and needs no buffer.
+            let _ = empty.send(buffer);
+        }
+        Ok(Ok(done))
+    })
+}
+
+/// Reads what comes after `done` bytes of the first `size`; nothing at the end.
+fn read_piece(file: &File, buffer: &mut [u8], done: u64, size: u64) -> io::Result<usize> {
+    let most = buffer.len().min(usize::try_from(size - done).unwrap_or(usize::MAX));
+    loop {
+        match file.read_at(&mut buffer[..most], done) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => return read,
+        }
+    }
+}
+
+/// Hashes a file that is thought to be `size` bytes long. One that is longer is read one byte further, so
+/// that the size in the result tells.
+pub fn hash_file(file: &File, size: u64, mut hasher: Hasher) -> io::Result<Blob> {
+    let Ok(size) = each_piece::<Infallible>(file, size.saturating_add(1), |piece| {
+        hasher.update(piece);
+        Ok(())
+    });
+    Ok(Blob { size: size?, digest: hasher.finish() })
 }
 
 #[cfg(test)]
@@ -244,15 +314,45 @@ mod tests {
         }
     }
 
+    fn file_of(bytes: &[u8]) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
     #[test]
     fn writer_and_reader_agree() {
-        let bytes = vec![7; 3 * PIECE + 5];
-        for hasher in [Hasher::blake3(), Hasher::sha256()] {
-            let mut writer = HashingWriter::new(Vec::new(), hasher.clone());
-            writer.write_all(&bytes).unwrap();
-            let (copy, written) = writer.finish();
-            assert_eq!(copy, bytes);
-            assert_eq!(hash_reader(&bytes[..], hasher).unwrap(), written);
+        for size in
+            [0, 1, PIECE, 3 * PIECE + 5, LARGE as usize - 1, LARGE as usize, 9 * PIECE, 20 * PIECE + 7]
+        {
+            let bytes: Vec<u8> = (0..size).map(|at| (at / 1000) as u8).collect();
+            let file = file_of(&bytes);
+            for hasher in [Hasher::blake3(), Hasher::sha256()] {
+                let mut writer = HashingWriter::new(Vec::new(), hasher.clone());
+                writer.write_all(&bytes).unwrap();
+                let (copy, written) = writer.finish();
+                assert_eq!(copy, bytes);
+                assert_eq!(hash_file(&file, size as u64, hasher).unwrap(), written);
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_of_another_length_is_told() {
+        for size in [5, LARGE + 5] {
+            let file = file_of(&vec![1; size as usize]);
+            for (thought, found) in [(size - 1, size), (size - 3, size - 2), (size + 9, size)] {
+                assert_eq!(hash_file(&file, thought, Hasher::blake3()).unwrap().size, found);
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_looks_at_pieces_can_stop() {
+        for size in [PIECE as u64, 30 * LARGE] {
+            let file = file_of(&vec![1; size as usize]);
+            let stop = each_piece(&file, size, |_| Err("enough"));
+            assert_eq!(stop.unwrap_err(), "enough");
         }
     }
 }

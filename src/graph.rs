@@ -49,6 +49,7 @@ pub struct Graph {
     pub nodes: Vec<Node>,
     /// The sizes of the pools; a `PoolId` is an index.
     pub pools: Vec<usize>,
+    names: BTreeMap<TaskName, TaskId>,
     default: Option<Vec<String>>,
     source: Arc<Source>,
 }
@@ -76,9 +77,11 @@ impl Graph {
                 place: declared.place,
             }
         });
+        let nodes = nodes.collect();
         let graph = Self {
-            nodes: nodes.collect(),
+            nodes,
             pools: pools.into_iter().map(|(_, size)| size).collect(),
+            names: ids,
             default: config.default.map(|list| list.into_iter().map(|target| target.value).collect()),
             source: config.source,
         };
@@ -93,8 +96,10 @@ impl Graph {
 
     /// Adds a task on which nothing depends.
     pub fn add(&mut self, node: Node) -> TaskId {
+        let id = id(self.nodes.len());
+        self.names.insert(node.name.clone(), id);
         self.nodes.push(node);
-        id(self.nodes.len() - 1)
+        id
     }
 
     /// The tasks in the order of the file.
@@ -104,7 +109,7 @@ impl Graph {
 
     /// The task of a name.
     pub fn find(&self, name: &str) -> Option<TaskId> {
-        self.nodes.iter().position(|node| node.name.0 == name).map(id)
+        self.names.get(name).copied()
     }
 
     fn before(&self, id: TaskId) -> impl Iterator<Item = TaskId> {

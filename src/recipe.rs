@@ -2,9 +2,8 @@
 //! and are only ever streamed. Knows no cache: content comes from whoever implements `Content`.
 
 use std::fs::File;
-use std::io::{self, Read};
 
-use crate::digest::{Blob, Digest, Hasher, PIECE};
+use crate::digest::{Blob, Digest, Hasher, each_piece};
 use crate::error::{Error, Result};
 
 /// One stretch of a recipe's content.
@@ -220,16 +219,10 @@ pub trait Sink {
     /// Takes the next `size` bytes from the start of `file`. A sink that can have the kernel copy
     /// does; the others read.
     fn file(&mut self, file: &File, size: u64) -> Result<()> {
-        let mut buffer = vec![0; PIECE.min(usize::try_from(size).unwrap_or(PIECE))];
-        let mut rest = file.take(size);
-        loop {
-            match rest.read(&mut buffer) {
-                Ok(0) if rest.limit() == 0 => return Ok(()),
-                Ok(0) => return Err(Error::failed("a file became shorter while it was read")),
-                Ok(n) => self.bytes(&buffer[..n])?,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Error::failed(crate::error::io_words(&error))),
-            }
+        match each_piece(file, size, |piece| self.bytes(piece))? {
+            Ok(read) if read == size => Ok(()),
+            Ok(_) => Err(Error::failed("a file became shorter while it was read")),
+            Err(error) => Err(Error::failed(crate::error::io_words(&error))),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use crate::cache::actions::{self, Record};
-use crate::cache::history::{Ending, History};
+use crate::cache::history::{Ending, History, Past};
 use crate::cache::tree::Holds;
 use crate::digest::{Blob, Digest, Hasher};
 use crate::error::{At, Error, Failure, Result};
@@ -115,18 +115,18 @@ impl Stepped {
 /// The endings of earlier runs, read when the first task has to run.
 pub struct Earlier {
     history: History,
-    read: OnceLock<BTreeMap<String, (Ending, Option<Ending>)>>,
+    past: OnceLock<Past>,
 }
 
 impl Earlier {
     /// The endings in a history.
     pub fn new(history: History) -> Self {
-        Self { history, read: OnceLock::new() }
+        Self { history, past: OnceLock::new() }
     }
 
     /// The last ending of a task.
-    pub fn last(&self, task: &TaskName) -> Option<&Ending> {
-        self.read.get_or_init(|| self.history.read()).get(&task.0).map(|(last, _)| last)
+    pub fn last(&self, task: &str) -> Option<Ending> {
+        self.past.get_or_init(|| self.history.past()).last(task)
     }
 }
 
@@ -230,8 +230,8 @@ fn action_step(
     session.stop.check()?;
     tell.start();
     let began = Instant::now();
-    let last = earlier.last(job.name);
-    stepped.why = Some(why(job, session, last, &preimage));
+    let last = earlier.last(&job.name.0);
+    stepped.why = Some(why(job, session, last.as_ref(), &preimage));
     let lost: &[Digest] = match &job.mode {
         Mode::LookUp => &[],
         Mode::Remake { lost } => lost,

@@ -29,6 +29,12 @@ impl fmt::Display for TaskName {
     }
 }
 
+impl std::borrow::Borrow<str> for TaskName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl TaskName {
     /// The kind: the text before the first dot.
     pub fn kind(&self) -> &str {

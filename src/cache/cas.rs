@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use tempfile::NamedTempFile;
 
 use super::stamps::{Algorithm, Stamps};
-use crate::digest::{Blob, Digest, Hasher, HashingWriter, PIECE};
+use crate::digest::{Blob, Digest, Hasher, HashingWriter, each_piece};
 use crate::error::{At, Error, Result};
 use crate::host::fs::{self, Existing, Links, Stamp};
 use crate::recipe::{Content, Sink};
@@ -84,17 +84,11 @@ impl Cas {
     }
 
     /// Stores an open file, named by `hasher`.
-    pub fn put_file(&self, mut file: &File, path: &Path, hasher: Hasher) -> Result<Blob> {
+    pub fn put_file(&self, file: &File, path: &Path, hasher: Hasher) -> Result<Blob> {
+        let size = fs::status_of(file).at("read", path)?.stamp.size;
         self.put_with(hasher, |writer| {
-            let mut buffer = vec![0; PIECE];
-            loop {
-                match file.read(&mut buffer) {
-                    Ok(0) => return Ok(()),
-                    Ok(n) => writer.write_all(&buffer[..n]).at("write to", &self.tmp)?,
-                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error).at("read", path),
-                }
-            }
+            let write = |piece: &[u8]| writer.write_all(piece).at("write to", &self.tmp);
+            each_piece(file, size, write)?.map(drop).at("read", path)
         })
     }
 
@@ -127,8 +121,7 @@ impl Cas {
         }
         let at = fs::now();
         let path = self.path(&blob.digest);
-        let mut again = &file;
-        match crate::digest::hash_reader(again, blob.digest.hasher()) {
+        match crate::digest::hash_file(&file, blob.size, blob.digest.hasher()) {
             Ok(found) if found == *blob => {}
             Err(error) if !is_damage(&error) => return Err(error).at("read", &path),
             _ => {
@@ -137,7 +130,6 @@ impl Cas {
             }
         }
         self.stamps.remember(&stamp, blob.digest, at);
-        std::io::Seek::rewind(&mut again).at("read", &path)?;
         Ok(file)
     }
 
@@ -149,7 +141,7 @@ impl Cas {
             found => found?,
         };
         let path = self.path(&blob.digest);
-        let whole = match crate::digest::hash_reader(&file, blob.digest.hasher()) {
+        let whole = match crate::digest::hash_file(&file, blob.size, blob.digest.hasher()) {
             Err(error) if !is_damage(&error) => return Err(error).at("read", &path),
             found => found.is_ok_and(|found| found == *blob),
         };

@@ -43,6 +43,37 @@ pub struct History {
     path: PathBuf,
 }
 
+/// The endings of the past by task, each line read only when somebody asks for it.
+pub struct Past {
+    bytes: Vec<u8>,
+    /// Where a line's task begins, where it ends, and where the line ends; sorted by task, then by time.
+    lines: Vec<(usize, usize, usize)>,
+}
+
+impl Past {
+    fn new(bytes: Vec<u8>) -> Self {
+        let (mut lines, mut start) = (Vec::new(), 0);
+        for line in bytes.split(|&byte| byte == b'\n') {
+            if let Some(tab) = line.iter().position(|&byte| byte == b'\t') {
+                lines.push((start, start + tab, start + line.len()));
+            }
+            start += line.len() + 1;
+        }
+        lines.sort_unstable_by_key(|&(start, tab, _)| (&bytes[start..tab], start));
+        Self { bytes, lines }
+    }
+
+    /// The last ending of a task.
+    pub fn last(&self, task: &str) -> Option<Ending> {
+        let name = |&(start, tab, _): &(usize, usize, usize)| &self.bytes[start..tab];
+        let from = self.lines.partition_point(|line| name(line) < task.as_bytes());
+        let own = self.lines[from..].iter().take_while(|line| name(line) == task.as_bytes());
+        // A line that a crash cut short is nothing.
+        let own: Vec<_> = own.collect();
+        own.iter().rev().find_map(|&&(_, tab, end)| serde_json::from_slice(&self.bytes[tab + 1..end]).ok())
+    }
+}
+
 /// From this size on the file is rewritten when most of it is old.
 const LARGE: u64 = 1 << 20;
 
@@ -73,6 +104,11 @@ impl History {
             }
         }
         all
+    }
+
+    /// The endings of the past.
+    pub fn past(&self) -> Past {
+        Past::new(fs::read(&self.path, 1 << 30).ok().flatten().unwrap_or_default())
     }
 
     /// Adds endings.
@@ -139,6 +175,8 @@ mod tests {
         }
         let read = history.read();
         assert_eq!(read["compile.a"], (ending(2, 3), Some(ending(1, 1))));
+        assert_eq!(history.past().last("compile.a"), Some(ending(2, 3)));
+        assert_eq!((history.past().last("compile."), history.past().last("compile.b")), (None, None));
         history.compact().unwrap();
         assert_eq!(history.read(), read);
     }

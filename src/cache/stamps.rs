@@ -92,7 +92,7 @@ impl Stamps {
                 Algorithm::Blake3 => Hasher::blake3(),
                 Algorithm::Sha256 => Hasher::sha256(),
             };
-            let blob = crate::digest::hash_reader(&file, hasher).at("read", path)?;
+            let blob = crate::digest::hash_file(&file, before.stamp.size, hasher).at("read", path)?;
             if fs::status_of(&file).at("read", path)?.stamp == before.stamp
                 && blob.size == before.stamp.size
             {
@@ -148,21 +148,25 @@ impl Stamps {
         // Without the lock the worst is that another process's entries are forgotten.
         let _ = lock.lock();
         let today = u32::try_from(now / 86_400_000_000_000).unwrap_or(0);
-        let mut all: BTreeMap<Place, (Stamp, Digest, u32)> = BTreeMap::new();
-        for record in load(&self.folder.join("index")).unwrap_or_default().chunks_exact(RECORD) {
-            let (stamp, digest, day) = decode(record);
-            if day + KEPT_DAYS >= today {
-                all.insert((stamp.dev, stamp.ino, algorithm_of(&digest)), (stamp, digest, day));
-            }
-        }
-        for (place, (stamp, digest)) in fresh.entries {
-            all.insert(place, (stamp, digest, today));
-        }
-        let mut records = Vec::with_capacity(HEADER + all.len() * RECORD);
+        let stored = load(&self.folder.join("index")).unwrap_or_default();
+        let mut records = Vec::with_capacity(HEADER + stored.len() + fresh.entries.len() * RECORD);
         records.extend_from_slice(MAGIC);
         records.extend_from_slice(&[0; HEADER - MAGIC.len()]);
-        for (stamp, digest, day) in all.into_values() {
-            encode(&mut records, &stamp, &digest, day);
+        // Both are sorted: what is new goes between what is stored, or takes its place.
+        let mut new = fresh.entries.into_iter().peekable();
+        for record in stored.chunks_exact(RECORD) {
+            let (stamp, digest, day) = decode(record);
+            let place = (stamp.dev, stamp.ino, algorithm_of(&digest));
+            while let Some((_, (stamp, digest))) = new.next_if(|(other, _)| *other < place) {
+                encode(&mut records, &stamp, &digest, today);
+            }
+            let replaced = new.peek().is_some_and(|(other, _)| *other == place);
+            if !replaced && day + KEPT_DAYS >= today {
+                records.extend_from_slice(record);
+            }
+        }
+        for (_, (stamp, digest)) in new {
+            encode(&mut records, &stamp, &digest, today);
         }
         let boot = boot();
         records[16..48].copy_from_slice(&boot);
@@ -280,6 +284,25 @@ mod tests {
         assert_eq!(second.blob(&stamp(7), Algorithm::Sha256).unwrap().digest, Digest::sha256_of(b"seven"));
         assert_eq!(second.blob(&Stamp { ctime: 0, ..stamp(42) }, Algorithm::Blake3), None);
         assert_eq!(second.blob(&stamp(42), Algorithm::Sha256), None);
+    }
+
+    #[test]
+    fn what_is_new_joins_what_is_stored() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut known, open) = (BTreeMap::new(), || Stamps::new(folder.path().to_path_buf()));
+        for (round, inos) in [vec![5, 3, 9], vec![1, 3, 10], vec![4], vec![11, 0, 9]].iter().enumerate() {
+            let stamps = open();
+            for &ino in inos {
+                let digest = Digest::of(&[round as u8]);
+                stamps.remember(&stamp(ino), digest, fs::now());
+                known.insert(ino, digest);
+            }
+            stamps.flush().unwrap();
+            for ino in 0..12 {
+                let found = open().blob(&stamp(ino), Algorithm::Blake3).map(|blob| blob.digest);
+                assert_eq!(found, known.get(&ino).copied(), "{ino}");
+            }
+        }
     }
 
     #[test]

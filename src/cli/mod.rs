@@ -9,6 +9,7 @@ mod graph;
 mod list;
 mod log;
 mod place;
+mod remember;
 mod run;
 mod show;
 mod update;

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use super::place::{Place, Project};
-use super::{Halt, Session, forecast, say};
+use super::{Halt, Session, forecast, remember, say};
 use crate::build::{self, Logs, Summary};
 use crate::cache::Cache;
 use crate::error::{At, Mistake};
@@ -191,8 +191,9 @@ fn go(session: &Session, targets: &[String], how: &How, faces: &mut Faces) -> Re
     if let (Some(memo), Changes::None) = (&memo, &changes)
         && memo.head.complete
         && holds(memo, place, &cache, how, &stop)
+        && let Some(told) = told(memo, faces, session)
     {
-        unchanged(memo, faces, session, clock);
+        unchanged(memo, told, faces, clock);
         return Ok(0);
     }
     stop.listen()?;
@@ -203,24 +204,27 @@ fn go(session: &Session, targets: &[String], how: &How, faces: &mut Faces) -> Re
     let known = match (&memo, &changes) {
         (Some(memo), Changes::None) => memo.entries(&BTreeSet::new()),
         (Some(memo), Changes::Inputs(changed)) => memo.entries(changed),
-        _ => BTreeMap::new(),
+        _ => None,
     };
+    let known = known.unwrap_or_default();
     let run = Engine { place, cache: &cache, project: &project, how, stop: &stop, known: &known };
     let logs = if session.settings.verbosity == Verbosity::Verbose { Logs::Tell } else { Logs::Keep };
     let summary = run.run(&selected, logs, &mut faces.tee())?;
     let code = exit(summary.verdict);
     let any =
         summary.tasks.values().any(|ended| !matches!(ended.outcome, Outcome::Hit | Outcome::Unchanged));
-    if how.effects == Effects::Apply {
-        let draft = Draft { memo: memo.as_ref(), path, began, common };
-        // Everything is done: what cannot be remembered only costs time in the next run.
-        if let Err(error) = remember(summary, &project.graph, &selected, draft, place) {
-            let text = format!("what this run saw could not be remembered: {error}");
-            faces.tee().event(&Event::Warning { task: None, text, hint: None });
+    std::thread::scope(|scope| {
+        // What the stamps remember saves time and nothing else.
+        scope.spawn(|| cache.cas.stamps.flush());
+        if how.effects == Effects::Apply {
+            let to = remember::To { memo: memo.as_ref(), path, began, common };
+            // Everything is done: what cannot be remembered only costs time in the next run.
+            if let Err(error) = remember::remember(summary, &project.graph, &selected, to, place) {
+                let text = format!("what this run saw could not be remembered: {error}");
+                faces.tee().event(&Event::Warning { task: None, text, hint: None });
+            }
         }
-    }
-    // What the stamps remember saves time and nothing else.
-    let _ = cache.cas.stamps.flush();
+    });
     if any {
         fs::sync_later(&cache.path(""));
     }
@@ -238,9 +242,18 @@ fn holds(memo: &Memo, place: &Place, cache: &Cache, how: &How, stop: &Stop) -> b
     memo.head.effects.iter().all(still) && memo.head.remote.iter().all(|fact| tasks::still(fact, &reach))
 }
 
+/// The tasks that are told of when there was nothing to do; `None` if the memo does not know them.
+fn told(memo: &Memo, faces: &Faces, session: &Session) -> Option<BTreeMap<String, memo::Entry>> {
+    if faces.wants_all(session) { memo.entries(&BTreeSet::new()) } else { Some(BTreeMap::new()) }
+}
+
 /// Tells that there was nothing to do.
-fn unchanged(memo: &Memo, faces: &mut Faces, session: &Session, clock: std::time::Instant) {
-    let all = faces.wants_all(session);
+fn unchanged(
+    memo: &Memo,
+    told: BTreeMap<String, memo::Entry>,
+    faces: &mut Faces,
+    clock: std::time::Instant,
+) {
     let mut tee = faces.tee();
     tee.event(&Event::Begin { tasks: memo.head.tasks });
     let mut counts = BTreeMap::new();
@@ -250,31 +263,28 @@ fn unchanged(memo: &Memo, faces: &mut Faces, session: &Session, clock: std::time
             counts.insert(outcome, count);
         }
     }
-    if all {
-        for (task, entry) in memo.entries(&BTreeSet::new()) {
-            let effect =
-                entry.wants.as_ref().and_then(|wants| tasks::effect(task.split('.').next()?, wants));
-            let outcome = if entry.key.is_some() { Outcome::Hit } else { Outcome::Unchanged };
-            let names = effect.map(|effect| effect.destinations()).unwrap_or_default();
-            let destination = |name| crate::report::Destination {
-                name,
-                outcome: Outcome::Unchanged,
-                bytes_sent: 0,
-                changes: Vec::new(),
-                error: None,
-            };
-            tee.event(&Event::Done(Done {
-                task,
-                outcome,
-                key: entry.key,
-                seconds: 0.0,
-                why: None,
-                cut_off: false,
-                destinations: names.into_iter().map(destination).collect(),
-                failure: None,
-                log: None,
-            }));
-        }
+    for (task, entry) in told {
+        let effect = entry.wants.as_ref().and_then(|wants| tasks::effect(task.split('.').next()?, wants));
+        let outcome = if entry.key.is_some() { Outcome::Hit } else { Outcome::Unchanged };
+        let names = effect.map(|effect| effect.destinations()).unwrap_or_default();
+        let destination = |name| crate::report::Destination {
+            name,
+            outcome: Outcome::Unchanged,
+            bytes_sent: 0,
+            changes: Vec::new(),
+            error: None,
+        };
+        tee.event(&Event::Done(Done {
+            task,
+            outcome,
+            key: entry.key,
+            seconds: 0.0,
+            why: None,
+            cut_off: false,
+            destinations: names.into_iter().map(destination).collect(),
+            failure: None,
+            log: None,
+        }));
     }
     tee.event(&Event::End(End { verdict: Verdict::Ok, counts, seconds: clock.elapsed().as_secs_f64() }));
 }
@@ -295,7 +305,7 @@ pub struct Engine<'a> {
     pub known: &'a BTreeMap<String, memo::Entry>,
 }
 
-impl Engine<'_> {
+impl<'a> Engine<'a> {
     /// What all steps share.
     pub fn session(&self) -> work::Session<'_> {
         work::Session {
@@ -315,7 +325,7 @@ impl Engine<'_> {
         selected: &BTreeSet<TaskId>,
         logs: Logs,
         report: &mut dyn Report,
-    ) -> Result<Summary, Halt> {
+    ) -> Result<Summary<'a>, Halt> {
         let session = self.session();
         let earlier = Earlier::new(self.cache.history(&self.place.root));
         let options = build::Options {
@@ -352,7 +362,7 @@ fn tells(ended: &build::Ended, task: &str, earlier: &Earlier) -> bool {
         Outcome::Ran | Outcome::Applied | Outcome::Failed => true,
         Outcome::Skipped | Outcome::Deferred => false,
         Outcome::Hit | Outcome::Unchanged => {
-            let last = earlier.last(&work::TaskName(task.to_string()));
+            let last = earlier.last(task);
             last.is_none_or(|last| !last.same_work(&ended.ending))
         }
     }
@@ -376,43 +386,6 @@ fn add_pins(pins: &mut Pins, added: Vec<(Pin, String)>, place: &Place) -> Vec<St
         lines.push(format!("the pin could not be written: {error}"));
     }
     lines
-}
-
-struct Draft<'a> {
-    memo: Option<&'a Memo>,
-    path: PathBuf,
-    began: i64,
-    common: Vec<crate::cache::local::Fact>,
-}
-
-/// Writes the memo of a run.
-fn remember(
-    summary: Summary,
-    graph: &Graph,
-    selected: &BTreeSet<TaskId>,
-    to: Draft<'_>,
-    place: &Place,
-) -> crate::error::Result<()> {
-    let mut draft = memo::Draft::new(to.began, &to.common);
-    let names: BTreeSet<&str> = selected.iter().map(|id| graph.node(*id).name.0.as_str()).collect();
-    let (mut effects, mut remote, mut complete) = (Vec::new(), Vec::new(), summary.verdict == Verdict::Ok);
-    let carried = summary.carried;
-    let mut kept: BTreeSet<String> = carried.keys().cloned().collect();
-    if let Some(memo) = to.memo {
-        draft.carry(carried, memo, &place.env);
-    }
-    for (task, ended) in summary.tasks {
-        let Some((entry, noted)) = ended.memo else { continue };
-        if let Some(wants) = &entry.wants {
-            let kind = task.split('.').next().unwrap_or_default();
-            effects.push((kind.to_string(), wants.clone()));
-        }
-        remote.extend(noted.remote);
-        draft.task(&task, entry, &noted.seen.facts, &place.env, &noted.variables);
-        kept.insert(task);
-    }
-    complete &= names.iter().all(|name| kept.contains(*name));
-    draft.write(&to.path, complete, selected.len(), effects, remote)
 }
 
 fn dry_run(session: &Session, targets: &[String], how: &How) -> Result<u8, Halt> {

@@ -255,9 +255,15 @@ fn read_kind(
                 }
             }
         };
+        // The usual table is one task, and nothing in it is an expression: it is taken as it is.
+        let plain = axes.len() == 1 && !vars::has_expression(&table);
+        let mut plain = plain.then(|| std::mem::replace(&mut table, Value::empty()));
         for axes in axes {
-            let context = vars::context(variables, &axes);
-            let Some(mut table) = vars::render(&table, &context, mistakes) else { continue };
+            let rendered = match plain.take() {
+                Some(table) => Some(table),
+                None => vars::render(&table, &vars::context(variables, &axes), mistakes),
+            };
+            let Some(mut table) = rendered else { continue };
             let mut common = Value { span: table.span.clone(), data: Data::Table(Vec::new()) };
             if let Data::Table(entries) = &mut common.data {
                 entries.extend(["after", "pool"].into_iter().filter_map(|name| table.take(name)));

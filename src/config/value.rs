@@ -43,6 +43,11 @@ pub struct Key {
 }
 
 impl Value {
+    /// A table without keys.
+    pub fn empty() -> Self {
+        Self { span: 0..0, data: Data::Table(Vec::new()) }
+    }
+
     /// The table behind a parsed document; the numbers that are too large come with it as mistakes.
     pub fn of_table(table: &DeTable<'_>, span: Range<usize>, wrong: &mut Vec<Wrong>) -> Self {
         let mut entries: Vec<(Key, Self)> = table

@@ -192,6 +192,16 @@ fn typed(text: &str, like: &Json) -> Result<Json, String> {
     Ok(value)
 }
 
+/// Whether there is an expression in any of its strings.
+pub fn has_expression(value: &Value) -> bool {
+    match &value.data {
+        Data::Text(text) => template::has_expression(text),
+        Data::List(list) => list.iter().any(has_expression),
+        Data::Table(entries) => entries.iter().any(|(_, value)| has_expression(value)),
+        Data::Bool(_) | Data::Integer(_) | Data::Float(_) => false,
+    }
+}
+
 /// The value with all expressions in its strings rendered; what is wrong is noted, at the string's
 /// place.
 pub fn render(value: &Value, context: &Json, mistakes: &mut Mistakes) -> Option<Value> {

@@ -213,6 +213,11 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32, durability: Durability) -> Re
     if durability == Durability::Synced {
         file.as_file().sync_all().at("write", path)?;
     }
+    if durability == Durability::Cache {
+        // Some file systems write a file's bytes to the disk before its name replaces another, and we would
+        // wait. For a moment there is none: in the cache that is allowed.
+        remove_file(path)?;
+    }
     publish(file, path, mode, Existing::Replace)?;
     if durability == Durability::Synced {
         File::open(folder).and_then(|folder| folder.sync_all()).at("sync", folder)?;
@@ -289,12 +294,19 @@ pub fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file.at("read", path)?,
     };
-    let mut bytes = Vec::new();
+    let expected = file.metadata().map_or(0, |found| found.len().min(limit));
+    let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or(0) + 1);
     file.take(limit + 1).read_to_end(&mut bytes).at("read", path)?;
     if bytes.len() as u64 > limit {
         return Err(Error::failed(format!("read `{}`: it is over {limit} bytes long", path.display())));
     }
     Ok(Some(bytes))
+}
+
+/// How many processors this process may use, by one system call. A quota of a control group does not
+/// count: for short work it does not matter.
+pub fn processors() -> usize {
+    rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count() as usize).max(1)
 }
 
 /// The name of this boot of the machine: what was written before it may be torn.

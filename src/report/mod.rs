@@ -41,6 +41,21 @@ pub enum Outcome {
     Failed,
 }
 
+impl Outcome {
+    /// The outcome as it stands in files.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Ran => "ran",
+            Self::Unchanged => "unchanged",
+            Self::Applied => "applied",
+            Self::Deferred => "deferred",
+            Self::Skipped => "skipped",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// What happened, in order. Task names are whole: `compile.bin[syncer]`.
 #[derive(Clone, Debug)]
 pub enum Event {

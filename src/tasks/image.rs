@@ -328,8 +328,12 @@ impl Action for ImageAction {
     fn run(&self, context: &Context<'_>) -> Result<Digest> {
         self.fetch_lost(context)?;
         let base = self.base(context)?;
-        let layers: Vec<NewLayer> =
-            self.what.layers.par_iter().map(|tree| pack(context.cache, tree)).collect::<Result<_>>()?;
+        let pack = |tree: &Digest| pack(context.cache, tree);
+        let layers: Vec<NewLayer> = match self.what.layers.as_slice() {
+            // Threads for one layer would only wait.
+            [one] => vec![pack(one)?],
+            all => all.par_iter().map(pack).collect::<Result<_>>()?,
+        };
         let settings = Settings {
             entrypoint: self.what.entrypoint.clone(),
             cmd: self.what.cmd.clone(),
