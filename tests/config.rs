@@ -330,7 +330,7 @@ fn undeclared_references() {
     refused(
         "[clone.source]\nurl = 'u'\nrev = 'r'\n[patch.p]\ntree = 'clone.sorce'\nfiles = ['p']\n",
         str![[r#"
-error: `patch.p` reads `clone.sorce`, which is not declared
+error: `patch.p` names `clone.sorce`, which is not declared
  --> vcbuild.toml:7:8
   |
 7 | tree = 'clone.sorce'
@@ -344,7 +344,7 @@ error: 1 mistake in `vcbuild.toml`
     refused(
         "[import.i]\nimages = ['image.none']\nhosts = 'nodes'\n",
         str![[r#"
-error: `import.i` reads `image.none`, which is not declared
+error: `import.i` names `image.none`, which is not declared
  --> vcbuild.toml:4:11
   |
 4 | images = ['image.none']
@@ -363,7 +363,7 @@ error: 2 mistakes in `vcbuild.toml`
     refused(
         &compile("a", "after = ['compile.zebra']"),
         str![[r#"
-error: `compile.a` reads `compile.zebra`, which is not declared
+error: `compile.a` names `compile.zebra`, which is not declared
  --> vcbuild.toml:7:10
   |
 7 | after = ['compile.zebra']
