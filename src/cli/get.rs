@@ -1,10 +1,10 @@
 //! `get`: a task's outputs as a file or folder. It runs through the engine as one more effect, so that
 //! what the cache lost is made again.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::run::{Engine, Faces, How, one_task};
+use super::engine::Engine;
+use super::run::{Faces, How, one_task};
 use super::{Halt, Session};
 use crate::build::Logs;
 use crate::cache::Cache;
@@ -59,15 +59,7 @@ impl Get {
         let stop = Stop::new(Stop::GRACE)?;
         stop.listen()?;
         let reading = reading(&mut project.graph, id, Box::new(read))?;
-        let known = BTreeMap::new();
-        let engine = Engine {
-            place: &session.place,
-            cache: &cache,
-            project: &project,
-            how: &how,
-            stop: &stop,
-            known: &known,
-        };
+        let engine = Engine::new(&session.place, &cache, &project, &how, &stop);
         let selected = project.graph.closure(&[reading].into());
         let mut tee = faces.tee();
         let mut modest =

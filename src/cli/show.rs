@@ -1,10 +1,11 @@
 //! `show`: what a task is: its action as JSON, an image's config and layers, rendered manifests.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
+use super::engine::Engine;
 use super::forecast::{self, State};
 use super::get::reading;
-use super::run::{Engine, Faces, How, one_task};
+use super::run::{Faces, How, one_task};
 use super::{Halt, Session, say};
 use crate::build::Logs;
 use crate::cache::Cache;
@@ -31,7 +32,7 @@ impl Show {
         let kind = project.graph.node(id).name.kind().to_string();
         let stop = Stop::new(Stop::GRACE)?;
         stop.listen()?;
-        let (how, known) = (How::usual(), BTreeMap::new());
+        let how = How::usual();
         // What it reads has to be there before it can be shown.
         let targets: BTreeSet<TaskId> = match kind.as_str() {
             "image" => {
@@ -40,14 +41,7 @@ impl Show {
             }
             _ => project.graph.node(id).reads.iter().copied().collect(),
         };
-        let engine = Engine {
-            place: &session.place,
-            cache: &cache,
-            project: &project,
-            how: &how,
-            stop: &stop,
-            known: &known,
-        };
+        let engine = Engine::new(&session.place, &cache, &project, &how, &stop);
         let mut faces = Faces::new(session, None)?;
         let mut told: Vec<crate::report::Event> = Vec::new();
         let selected = project.graph.closure(&targets);

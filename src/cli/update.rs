@@ -1,8 +1,9 @@
 //! `update`: moves pins to what their names mean now, and says from where to where.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use super::run::{Engine, How};
+use super::engine::Engine;
+use super::run::How;
 use super::{Halt, Session, say};
 use crate::host::stop::Stop;
 use crate::pins::Pin;
@@ -26,16 +27,9 @@ impl Update {
             false => graph.targets(&self.names)?,
         };
         let wanted: BTreeSet<Pin> = ids.iter().flat_map(|id| graph.node(*id).task.pins()).collect();
-        let (how, stop, known) = (How::usual(), Stop::new(Stop::GRACE)?, BTreeMap::new());
+        let (how, stop) = (How::usual(), Stop::new(Stop::GRACE)?);
         stop.listen()?;
-        let engine = Engine {
-            place: &session.place,
-            cache: &cache,
-            project: &project,
-            how: &how,
-            stop: &stop,
-            known: &known,
-        };
+        let engine = Engine::new(&session.place, &cache, &project, &how, &stop);
         let mut pins = project.pins.clone();
         let mut moved = false;
         for pin in wanted {
