@@ -253,7 +253,7 @@ impl Web {
     fn new() -> Self {
         let mut config = String::from("[vars]\nkinds = ['x', 'y']\n");
         let reads: Vec<Vec<usize>> = (0..9)
-            .map(|task: usize| (0..task).filter(|other| (task * 7 + other * 5) % 4 == 0).collect())
+            .map(|task: usize| (0..task).filter(|other| (task * 7 + other * 5).is_multiple_of(4)).collect())
             .collect();
         for (task, reads) in reads.iter().enumerate() {
             let files: Vec<String> = reads

@@ -112,7 +112,9 @@ fn tells(ended: &build::Ended, task: &str, earlier: &Earlier) -> bool {
 fn add_pins(pins: &mut Pins, added: Vec<(Pin, String)>, place: &Place) -> Vec<String> {
     let mut lines = Vec::new();
     // Another process may have added pins meanwhile: they stay.
-    if let Ok(now) = Pins::read(&place.root) {
+    if let Ok(text) = Pins::text(&place.root)
+        && let Ok(now) = Pins::parse(&text)
+    {
         *pins = now;
     }
     for (pin, to) in added {

@@ -119,7 +119,7 @@ impl Place {
         let mut never: Vec<PathBuf> = config.embedded.iter().map(|path| self.root.join(path)).collect();
         never.push(self.cache.canonicalize().unwrap_or_else(|_| self.cache.clone()));
         let graph = Graph::new(config)?;
-        let pins = Pins::read(&self.root)?;
+        let pins = Pins::parse(&Pins::text(&self.root)?)?;
         Ok(Project { graph, variables, local: Local::new(self.root.clone(), never), pins })
     }
 
