@@ -233,7 +233,7 @@ impl CloneAction {
         }
         context.cache.cas.walk(&tree, &mut |name, _| {
             open.retain(|(_, globs)| !globs.takes(name));
-            Ok(())
+            context.stop.check()
         })?;
         match open.first() {
             None => Ok(()),

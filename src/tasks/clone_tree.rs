@@ -1,7 +1,7 @@
 //! A commit as a tree of ours: what is wanted of it goes from the mirror straight into the cache, byte for
 //! byte, with git's modes. Knows no network and no task.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -141,6 +141,11 @@ enum Part {
     Folder(usize),
 }
 
+/// So deep folders may be in each other. Nobody's are, but a commit can be made to exhaust a stack.
+const DEEPEST: usize = 256;
+/// So many folders are looked into; a commit can name the same ones over and over, without an end.
+const MOST_FOLDERS: usize = 2_000_000;
+
 /// What is to be stored: each file and each folder once, inner folders first.
 struct Plan<'a> {
     mirror: &'a Mirror,
@@ -149,6 +154,7 @@ struct Plan<'a> {
     files: Vec<(git2::Oid, Form)>,
     folders: Vec<Folder>,
     links: Vec<Link>,
+    entered: usize,
     known_files: BTreeMap<(git2::Oid, Form), usize>,
     /// Folders of which everything is taken, and which hold no submodule.
     known_folders: BTreeMap<git2::Oid, usize>,
@@ -163,6 +169,7 @@ impl<'a> Plan<'a> {
             files: Vec::new(),
             folders: Vec::new(),
             links: Vec::new(),
+            entered: 0,
             known_files: BTreeMap::new(),
             known_folders: BTreeMap::new(),
         }
@@ -175,6 +182,15 @@ impl<'a> Plan<'a> {
             return Ok(*known);
         }
         self.stop.check()?;
+        self.entered += 1;
+        if path.iter().count() > DEEPEST {
+            return Err(
+                Error::failed(format!("the commit has folders {DEEPEST} deep in each other")).into()
+            );
+        }
+        if self.entered > MOST_FOLDERS {
+            return Err(Error::failed(format!("the commit has more than {MOST_FOLDERS} folders")).into());
+        }
         let (mut parts, links) = (Vec::new(), self.links.len());
         for item in self.mirror.list(tree)? {
             path.push(OsStr::from_bytes(&item.name));
@@ -267,8 +283,8 @@ fn refuse_pointers(plan: &Plan<'_>, stored: &[Stored], root: usize) -> Result<()
     if !stored.iter().any(|stored| matches!(stored, Stored::File(_, true))) {
         return Ok(());
     }
-    let mut found = Vec::new();
-    name_pointers(plan, stored, root, Path::new(""), &mut found);
+    let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
+    name_pointers(plan, stored, root, Path::new(""), &mut seen, &mut found);
     let (count, more) = (found.len(), found.len().saturating_sub(NAMED));
     let what = if count == 1 { "1 file".to_string() } else { format!("{count} files") };
     let message = format!("the content of {what} is kept by git-LFS, and is not in the repository");
@@ -280,15 +296,89 @@ fn refuse_pointers(plan: &Plan<'_>, stored: &[Stored], root: usize) -> Result<()
     Err(failure.hint(hint).into())
 }
 
-fn name_pointers(plan: &Plan<'_>, stored: &[Stored], folder: usize, path: &Path, found: &mut Vec<String>) {
+/// Each folder is entered once, under the first of its names.
+fn name_pointers(
+    plan: &Plan<'_>,
+    stored: &[Stored],
+    folder: usize,
+    path: &Path,
+    seen: &mut BTreeSet<usize>,
+    found: &mut Vec<String>,
+) {
+    if !seen.insert(folder) {
+        return;
+    }
     for (name, part) in &plan.folders[folder].0 {
         let path = path.join(OsStr::from_bytes(name));
         match *part {
-            Part::Folder(inner) => name_pointers(plan, stored, inner, &path, found),
+            Part::Folder(inner) => name_pointers(plan, stored, inner, &path, seen, found),
             Part::File { file, .. } if matches!(stored[file], Stored::File(_, true)) => {
                 found.push(path.display().to_string());
             }
             Part::File { .. } => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cache::Cache;
+
+    /// Reads a commit whose root is made of trees, one inside the other: of each, `names` lead to the next.
+    fn nested(depth: usize, names: &[&str], globs: &[&str]) -> Result<Taken, Trouble> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mirror");
+        let repository = git2::Repository::init_bare(&path).unwrap();
+        let mut tree = {
+            let file = repository.blob(b"content").unwrap();
+            let mut builder = repository.treebuilder(None).unwrap();
+            builder.insert("file.c", file, 0o100_644).unwrap();
+            builder.write().unwrap()
+        };
+        for _ in 0..depth {
+            let mut builder = repository.treebuilder(None).unwrap();
+            for name in names {
+                builder.insert(name, tree, 0o040_000).unwrap();
+            }
+            tree = builder.write().unwrap();
+        }
+        let who = git2::Signature::new("a", "a@example.com", &git2::Time::new(0, 0)).unwrap();
+        let tree = repository.find_tree(tree).unwrap();
+        let commit = repository.commit(None, &who, &who, "words", &tree, &[]).unwrap().to_string();
+        let cache = Cache::open(&folder.path().join("cache")).unwrap();
+        let globs = Globs::new(globs).unwrap();
+        let wanted =
+            Wanted { globs: &globs, at: &globs.start(), submodules: Submodules::Empty, lfs: Lfs::Refused };
+        let mirror = Mirror::open(&path).unwrap();
+        take(&mirror, &commit, &wanted, &cache.cas, &Stop::new(Duration::ZERO).unwrap())
+    }
+
+    fn refused(taken: Result<Taken, Trouble>) -> String {
+        match taken {
+            Err(Trouble::Other(error)) => error.to_string(),
+            Err(Trouble::Damage(why)) => panic!("damage: {why}"),
+            Ok(_) => panic!("it was taken"),
+        }
+    }
+
+    #[test]
+    fn folders_without_an_end() {
+        assert!(nested(100, &["a"], &["**"]).is_ok());
+        let said = refused(nested(300, &["a"], &["**"]));
+        assert_eq!(said, "the commit has folders 256 deep in each other");
+        // The same folder again and again, 10^30 files in all: it is stored once.
+        let names = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+        assert!(nested(30, &names, &["**"]).is_ok());
+    }
+
+    #[test]
+    fn pointers_look_like_this() {
+        let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n";
+        assert!(is_pointer(pointer));
+        assert!(!is_pointer(&pointer[1..]) && !is_pointer(&pointer[..50]));
+        assert!(!is_pointer(&[&pointer[..], &[b'x'; 1024]].concat()));
     }
 }

@@ -192,3 +192,21 @@ fn hint(said: &str) -> Option<&'static str> {
     ];
     hints.iter().find(|(words, _)| said.contains(words)).map(|(_, hint)| *hint)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_variables_about_the_way_are_kept() {
+        for name in ["HOME", "PATH", "https_proxy", "SSH_AUTH_SOCK", "GIT_SSH_COMMAND", "GIT_CONFIG_COUNT"]
+        {
+            assert!(is_kept(&name.into()), "{name}");
+        }
+        for name in
+            ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_ALLOW_PROTOCOL", "GIT_CONFIG", "LC_ALL"]
+        {
+            assert!(!is_kept(&name.into()), "{name}");
+        }
+    }
+}
