@@ -14,7 +14,7 @@ use super::tree::Entry;
 use crate::digest::{Blob, Digest, Hasher};
 use crate::error::{At, Error, Result};
 use crate::glob::{Globs, Progress};
-use crate::host::fs::{self, FileSink, Kind, Links, Stamp};
+use crate::host::fs::{self, FileSink, Kind, Links, Stamp, Status};
 use crate::recipe::{Content, Part, Recipe};
 
 /// A name inside a folder.
@@ -85,7 +85,9 @@ const MANY: usize = 8;
 /// Brings what is in a folder that is there.
 fn bring_folder(cas: &Cas, tree: &Digest, folder: &Path, spare: &Globs, at: &Progress) -> Result<Written> {
     let node = cas.node(tree)?;
-    for name in fs::list(folder).at("list", folder)? {
+    let (open, names) = fs::open_folder(folder).at("list", folder)?;
+    let here = open.fd().at("list", folder)?;
+    for name in names {
         let name = name.as_bytes();
         if node.entry(name).is_none() {
             clear(&join(folder, name), spare, &spare.enter(at, name))?;
@@ -97,12 +99,17 @@ fn bring_folder(cas: &Cas, tree: &Digest, folder: &Path, spare: &Globs, at: &Pro
         match entry {
             Entry::Folder { mode, tree } => folders.push((path, *mode, tree, spare.enter(at, name))),
             Entry::Link { target } => bring_link(&path, target)?,
-            Entry::File { mode, blob } => written.extend(bring_file(cas, &path, *mode, blob)?),
+            Entry::File { mode, blob } => {
+                let found =
+                    fs::status_at(here, OsStr::from_bytes(name), Links::Keep).at("look at", &path)?;
+                written.extend(bring_file(cas, found, &path, *mode, blob)?);
+            }
             Entry::Recipe { mode, recipe, size } => {
                 replace(cas, &path, &Part::Recipe { recipe: *recipe, size: *size }, *mode)?;
             }
         }
     }
+    drop(open);
     let inner = |(path, mode, tree, at): &(PathBuf, u32, &Digest, Progress)| {
         make_real_folder(path, Some(*mode))?;
         let written = bring_folder(cas, tree, path, spare, at)?;
@@ -119,9 +126,20 @@ fn bring_folder(cas: &Cas, tree: &Digest, folder: &Path, spare: &Globs, at: &Pro
     Ok(written)
 }
 
-/// Makes a file have this content and mode. Returns its stamp if it was written.
-fn bring_file(cas: &Cas, path: &Path, mode: u32, blob: &Blob) -> Result<Option<(Stamp, Digest)>> {
-    match cas.stamps.digest(path, Algorithm::Blake3)? {
+/// Makes a file, of which `found` is known, have this content and mode. Returns its stamp if it was written.
+fn bring_file(
+    cas: &Cas,
+    found: Option<Status>,
+    path: &Path,
+    mode: u32,
+    blob: &Blob,
+) -> Result<Option<(Stamp, Digest)>> {
+    let known = found.and_then(|found| Some((found, cas.stamps.blob(&found.stamp, Algorithm::Blake3)?)));
+    let known = match known {
+        Some(known) => Some(known),
+        None => cas.stamps.digest(path, Algorithm::Blake3)?,
+    };
+    match known {
         Some((found, known)) if found.kind == Kind::File && known == *blob => {
             if found.mode != mode {
                 fs::set_mode(path, mode)?;

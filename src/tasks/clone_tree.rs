@@ -114,10 +114,13 @@ pub fn take(
         refuse_pointers(&plan, &stored, root)?;
     }
     let mut digests: Vec<Digest> = Vec::with_capacity(plan.folders.len());
+    let mut nodes = Vec::with_capacity(plan.folders.len());
     for folder in &plan.folders {
-        let node = node(folder, &stored, &digests);
-        digests.push(cas.put(&node.encode())?.digest);
+        let bytes = node(folder, &stored, &digests).encode();
+        digests.push(Digest::of(&bytes));
+        nodes.push(bytes);
     }
+    nodes.par_iter().try_for_each(|node| cas.put(node).map(drop))?;
     Ok(Taken { tree: digests[root], links: plan.links })
 }
 
