@@ -291,6 +291,38 @@ fn a_web_server_and_its_passwords() {
 }
 
 #[test]
+fn nothing_rewrites_an_address_into_a_command() {
+    let (project, _, _) = served();
+    let canary = project.beside("canary");
+    let evil = format!("ext::touch {} ", canary.display());
+    let text = format!(
+        "[protocol]\n\tallow = always\n[protocol \"ext\"]\n\tallow = always\n[url \"{evil}\"]\n\tinsteadOf = https://example.invalid/\n"
+    );
+    user_config(&project, &text);
+    let project = project.env("GIT_ALLOW_PROTOCOL", "ext:https");
+    let project = project.config(&config("https://example.invalid/x", "main", ""));
+    says(&project.run("c").failure(1), &["transport 'ext' not allowed"]);
+    assert!(!canary.exists());
+}
+
+#[test]
+fn who_is_not_there_or_does_not_give_it_is_asked_once() {
+    let (project, _, commits) = served();
+    let (daemon, web) = (daemon(&project), web(&project.beside("served")));
+    for (server, path, words) in [(&daemon, "git", "not exported"), (&web, "http", "' not found")] {
+        let line = Line::new(server);
+        let open = if path == "http" { "open/" } else { "" };
+        let url = |name: &str| format!("{path}://127.0.0.1:{}/{open}{name}", line.port);
+        project.write(
+            "vcbuild.toml",
+            &format!("[project]\nname = 't'\n{}", config(&url("none"), &commits[0], "")),
+        );
+        says(&project.run("c").failure(1), &[words]);
+        assert!(line.calls() <= 2, "{} calls", line.calls());
+    }
+}
+
+#[test]
 fn a_web_server_that_only_has_files() {
     let (project, repository, commits) = served();
     repository.git("update-server-info");

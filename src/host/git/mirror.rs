@@ -84,7 +84,7 @@ fn clear(folder: &Path) -> Result<()> {
 }
 
 /// What git says when there is no other side, or it does not want us, or goes away.
-const UNREACHED: [&str; 14] = [
+const UNREACHED: [&str; 16] = [
     "Authentication failed",
     "Could not read from remote repository",
     "Could not resolve",
@@ -99,6 +99,8 @@ const UNREACHED: [&str; 14] = [
     "hung up unexpectedly",
     "unexpected disconnect",
     "' not allowed",
+    "' not found",
+    "access denied",
 ];
 
 fn why(remote: &Remote<'_>, done: &Captured) -> Unfetched {
