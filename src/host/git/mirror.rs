@@ -184,14 +184,19 @@ impl Mirror {
     }
 
     fn fetch_with(&self, remote: &Remote<'_>, depth: Option<&str>, what: &str) -> Result<(), Unfetched> {
-        let mut arguments = vec!["fetch", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"];
+        let mut arguments =
+            vec!["fetch", "--progress", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"];
         arguments.push("--force");
         if what.contains('*') {
             arguments.push("--prune");
         }
         arguments.extend(depth);
         arguments.extend(["--", remote.url, what]);
-        let done = remote.git_in(&self.path, &arguments)?;
+        let stuck = |error| match error {
+            Error::Failed(_) => Unfetched::Unreached(error),
+            error => Unfetched::Other(error),
+        };
+        let done = remote.git_in(&self.path, &arguments).map_err(stuck)?;
         if done.exit == Exit::Code(0) { Ok(()) } else { Err(why(remote, &done)) }
     }
 

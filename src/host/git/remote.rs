@@ -52,7 +52,9 @@ pub enum Kind {
 }
 
 /// A transfer that takes longer than this is ended.
-const LONGEST: Duration = Duration::from_secs(3600);
+const LONGEST: Duration = Duration::from_secs(3 * 3600);
+/// A git that has said nothing for so long, not even how far it has come, waits for somebody who is gone.
+const SILENCE: Duration = Duration::from_secs(300);
 /// What git may print, in bytes.
 const MOST: usize = 64 << 20;
 
@@ -95,7 +97,8 @@ impl Remote<'_> {
             env.push(("GIT_PROTOCOL_FROM_USER".into(), "0".into()));
         }
         let command = Command { argv, dir: "/".into(), env, timeout: Some(LONGEST) };
-        process::capture(&command, MOST, self.stop)
+        let stuck = |error: Error| error.context(format!("git on `{}`", shown(self.url)));
+        process::capture_while_heard(&command, MOST, Some(SILENCE), self.stop).map_err(stuck)
     }
 
     /// Runs git on a repository of ours.
@@ -164,7 +167,7 @@ impl Remote<'_> {
     /// A git that did not do what it should, as a failure with the end of what it said.
     pub fn failed(&self, doing: &str, done: &Captured) -> Error {
         let said = shown(&String::from_utf8_lossy(&done.stderr));
-        let lines: Vec<String> = said.lines().map(str::to_string).collect();
+        let lines: Vec<String> = said.lines().filter_map(last_words).map(str::to_string).collect();
         let from = lines.len().saturating_sub(10);
         let mut failure =
             Failure::new(format!("git could not {doing} `{}`: {}", shown(self.url), done.exit))
@@ -172,6 +175,14 @@ impl Remote<'_> {
         failure.hints.extend(hint(&said).map(str::to_string));
         failure.into()
     }
+}
+
+/// What is left of a line on a screen, if it says more than how far something has come.
+fn last_words(line: &str) -> Option<&str> {
+    let last = line.trim_end_matches('\r').rsplit('\r').next()?;
+    let progress = ["objects:", "deltas:", "connectivity:"].iter().any(|word| last.contains(word));
+    let done = last.starts_with("remote: Enumerating") || last.starts_with("remote: Total");
+    (!progress && !done).then_some(last)
 }
 
 /// What to do about what git said.
@@ -196,6 +207,16 @@ fn hint(said: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn progress_is_not_what_git_has_to_say() {
+        let said = "remote: Enumerating objects: 9, done.\nReceiving objects:  5% (1/9)\rReceiving objects:  9% (2/9)\r\
+                    fatal: early EOF\nremote: sorry\n";
+        assert_eq!(
+            said.lines().filter_map(last_words).collect::<Vec<_>>(),
+            ["fatal: early EOF", "remote: sorry"]
+        );
+    }
 
     #[test]
     fn only_variables_about_the_way_are_kept() {
