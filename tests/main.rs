@@ -12,6 +12,7 @@ mod config;
 mod deploy;
 mod faults;
 mod full_disk;
+mod golden;
 mod hello;
 mod inputs;
 mod layers;

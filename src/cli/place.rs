@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use super::{Global, Halt};
 use crate::cache::Cache;
 use crate::cache::local::{Fact, Local};
+use crate::config;
 use crate::config::vars::{Overrides, Variable};
-use crate::config::{self, Config};
+use crate::digest::{Digest, Hasher};
 use crate::error::{At, Error, Mistake, Source};
 use crate::graph::Graph;
 use crate::host::fs::{self, Links};
@@ -40,6 +41,15 @@ pub struct Project {
     pub local: Local,
     /// Its pins.
     pub pins: Pins,
+}
+
+/// A configuration as it is written, not yet read.
+pub struct Written {
+    /// The text.
+    pub text: String,
+    overrides: Overrides,
+    /// Of both.
+    pub sum: Digest,
 }
 
 impl Place {
@@ -98,22 +108,35 @@ impl Place {
 
     /// Reads the configuration and the lock.
     pub fn load(&self) -> Result<Project, Halt> {
-        let config = self.config()?;
+        let written = self.read()?;
+        self.project(&written, written.text.clone())
+    }
+
+    /// The project of a configuration, whose text is `text`, and of the lock.
+    pub fn project(&self, written: &Written, text: String) -> Result<Project, Halt> {
+        let config = config::load(Source { name: CONFIG.into(), text }, &written.overrides)?;
         let variables = config.variables.clone();
         let mut never: Vec<PathBuf> = config.embedded.iter().map(|path| self.root.join(path)).collect();
         never.push(self.cache.canonicalize().unwrap_or_else(|_| self.cache.clone()));
         let graph = Graph::new(config)?;
-        let pins = Pins::read(&self.root)?;
+        let pins = Pins::parse(&Pins::text(&self.root)?)?;
         Ok(Project { graph, variables, local: Local::new(self.root.clone(), never), pins })
     }
 
-    fn config(&self) -> Result<Config, Halt> {
+    /// Reads the text of the configuration, and what is set from outside.
+    pub fn read(&self) -> Result<Written, Halt> {
         let path = self.root.join(CONFIG);
         let bytes =
             fs::read(&path, 256 << 20)?.ok_or_else(|| Error::failed(format!("`{CONFIG}` is gone")))?;
         let text = String::from_utf8(bytes)
             .map_err(|error| Mistake::new(format!("`{CONFIG}` is not UTF-8: {}", error.utf8_error())))?;
-        Ok(config::load(Source { name: CONFIG.into(), text }, &self.overrides()?)?)
+        let overrides = self.overrides()?;
+        let mut hasher = Hasher::blake3();
+        for part in [text.as_str(), &format!("{overrides:?}")] {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+        Ok(Written { text, overrides, sum: hasher.finish() })
     }
 
     fn overrides(&self) -> Result<Overrides, Halt> {

@@ -1,9 +1,10 @@
 //! `update`: moves pins to what their names mean now, and says from where to where. A tag that has moved is
 //! followed only when its task is named.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use super::run::{Engine, How};
+use super::engine::Engine;
+use super::run::How;
 use super::{Halt, Session, say};
 use crate::error::{Error, Failure};
 use crate::host::stop::Stop;
@@ -31,10 +32,9 @@ impl Update {
             false => graph.targets(&self.names)?,
         };
         let wanted: BTreeSet<Pin> = ids.iter().flat_map(|id| graph.node(*id).task.pins()).collect();
-        let (how, stop, known) = (How::usual(), Stop::new(Stop::GRACE)?, BTreeMap::new());
+        let (how, stop) = (How::usual(), Stop::new(Stop::GRACE)?);
         stop.listen()?;
-        let engine =
-            Engine { place, cache: &cache, project: &project, how: &how, stop: &stop, known: &known };
+        let engine = Engine::new(place, &cache, &project, &how, &stop);
         let (session, named) = (engine.session(), !self.names.is_empty());
         let (mut pins, mut moved, mut tags) = (project.pins.clone(), false, Vec::new());
         for pin in wanted {

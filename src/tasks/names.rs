@@ -208,6 +208,9 @@ pub trait Names {
     /// The instance that is being resolved.
     fn task(&self) -> &TaskName;
 
+    /// Where its table begins.
+    fn place(&self) -> Range<usize>;
+
     /// The variables and the instance's own axes: what templates see.
     fn variables(&self) -> serde_json::Value;
 

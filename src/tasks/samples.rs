@@ -228,6 +228,10 @@ impl Names for Known<'_> {
         &self.task
     }
 
+    fn place(&self) -> std::ops::Range<usize> {
+        0..0
+    }
+
     fn variables(&self) -> serde_json::Value {
         serde_json::Value::Null
     }
