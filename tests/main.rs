@@ -6,6 +6,7 @@
 mod support;
 
 mod cache;
+mod clone;
 mod compile;
 mod config;
 mod deploy;

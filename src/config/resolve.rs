@@ -294,6 +294,10 @@ impl Names for Scope<'_> {
         }
     }
 
+    fn hidden_mistake(&mut self, message: String, hint: String) {
+        self.mistakes.note_without_place(message, hint);
+    }
+
     fn mistake(&mut self, place: Range<usize>, message: String, hint: Option<String>) {
         self.mistakes.note(place, message, hint);
     }

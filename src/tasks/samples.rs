@@ -267,6 +267,10 @@ impl Names for Known<'_> {
 
     fn claim(&mut self, _thing: String, _place: Range<usize>) {}
 
+    fn hidden_mistake(&mut self, message: String, _hint: String) {
+        self.mistakes.push(message);
+    }
+
     fn mistake(&mut self, _place: Range<usize>, message: String, _hint: Option<String>) {
         self.mistakes.push(message);
     }
