@@ -12,6 +12,8 @@
 //! | an image from a base and layers | `image` |
 //! | a layout's files; how an image is found in one | `layout`; `find` |
 //! | docker-archive, oci-archive | `archive` |
+//! | what is in somebody's layer; how it is packed; a tar's headers | `listing`; `packed`; `untar` |
+//! | what layers make together | `root` |
 
 pub mod archive;
 pub mod config;
@@ -21,9 +23,13 @@ pub mod find;
 pub mod image;
 pub mod layer;
 pub mod layout;
+pub mod listing;
+pub mod packed;
 pub mod reference;
+pub mod root;
 pub mod settings;
 mod tar;
+mod untar;
 
 #[cfg(test)]
 mod other_tools;

@@ -17,6 +17,7 @@ mod import_tests;
 #[cfg(test)]
 mod keys;
 pub mod layout;
+pub mod listing;
 pub mod names;
 pub mod patch;
 mod placement;
