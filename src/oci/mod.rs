@@ -12,18 +12,19 @@
 //! | an image from a base and layers | `image` |
 //! | a layout's files; how an image is found in one | `layout`; `find` |
 //! | docker-archive, oci-archive | `archive` |
-//! | what is in somebody's layer; how it is packed; a tar's headers | `listing`; `packed`; `untar` |
+//! | what is in somebody's layer; how it is unpacked; packed; a tar's headers | `contents`; `packed`; `pack`; `untar` |
 //! | what layers make together | `root` |
 
 pub mod archive;
 pub mod config;
+pub mod contents;
 pub mod descriptor;
 pub mod document;
 pub mod find;
 pub mod image;
 pub mod layer;
 pub mod layout;
-pub mod listing;
+pub mod pack;
 pub mod packed;
 pub mod reference;
 pub mod root;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use crate::oci::listing::{Item, Kind};
+use crate::oci::contents::{Item, Kind};
 
 /// Links that are followed on the way to one path, at most, as on Linux.
 const MOST_LINKS: usize = 40;

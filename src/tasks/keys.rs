@@ -297,6 +297,9 @@ fn save() {
         ("format", "'docker-archive'", Moves),
         ("format", "'oci-layout'", Moves),
         ("name", "'x.tar'", Moves),
+        ("compression", "'none'", Stays),
+        ("compression", "'gzip'", Moves),
+        ("compression", "'zstd'", Moves),
     ];
     check::<super::save::Save>(&world, &table, &edits);
 }

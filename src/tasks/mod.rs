@@ -7,6 +7,7 @@ mod clone_source;
 mod clone_tree;
 pub mod compile;
 mod compile_run;
+pub mod contents;
 pub mod deploy;
 mod deploy_plan;
 pub mod fetch;
@@ -17,8 +18,8 @@ mod import_tests;
 #[cfg(test)]
 mod keys;
 pub mod layout;
-pub mod listing;
 pub mod names;
+mod packed;
 pub mod patch;
 mod placement;
 #[cfg(test)]

@@ -4,13 +4,14 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::layout;
 use super::names::{Declare, Names, Outputs, Placed, Reference, Want};
+use super::{layout, packed};
 use crate::cache::draft::Draft;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::oci::archive;
 use crate::oci::layout::Named;
+use crate::oci::pack::Packer;
 use crate::oci::reference::Reference as ImageReference;
 use crate::work::{Action, Class, Context, Inputs, Task, TaskName, Work};
 
@@ -25,6 +26,23 @@ pub struct Save {
     /// The name of the file, or of the folder of a layout
     #[serde(default = "default_name")]
     name: Placed<String>,
+    /// How layers are packed that are plain: not at all, with `gzip` or with `zstd`; a base's are packed
+    /// already, and stay as they are
+    #[serde(default)]
+    compression: Compression,
+}
+
+/// How layers are packed
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Compression {
+    /// They stay plain
+    #[default]
+    None,
+    /// Every reader takes it
+    Gzip,
+    /// Smaller and faster than gzip; readers of before 2021 do not take it
+    Zstd,
 }
 
 /// What to write
@@ -82,8 +100,18 @@ impl Task for Save {
                 images.push(value);
             }
         }
-        let what = What { format: self.format, name: self.name.value.clone(), images };
-        Ok(Work::Action(Box::new(SaveAction { what })))
+        let packer = match self.compression {
+            Compression::None => None,
+            Compression::Gzip => Some(Packer::Gzip),
+            Compression::Zstd => Some(Packer::Zstd),
+        };
+        let what = What {
+            format: self.format,
+            name: self.name.value.clone(),
+            images,
+            packer: packer.map(|packer| packer.name()),
+        };
+        Ok(Work::Action(Box::new(SaveAction { what, packer })))
     }
 }
 
@@ -92,10 +120,14 @@ struct What {
     format: Format,
     name: String,
     images: Vec<Digest>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    packer: Option<String>,
 }
 
 struct SaveAction {
     what: What,
+    /// The one that `what` names.
+    packer: Option<Packer>,
 }
 
 impl Action for SaveAction {
@@ -117,7 +149,11 @@ impl Action for SaveAction {
         for tree in &self.what.images {
             let found = layout::read(cas, tree)?;
             let tags = found.names.iter().map(|name| name.parse().map_err(Error::failed));
-            images.push(Named { image: found.image, tags: tags.collect::<Result<Vec<ImageReference>>>()? });
+            let image = match self.packer {
+                None => found.image,
+                Some(packer) => packed::image(context.cache, &found.image, packer, context.stop)?,
+            };
+            images.push(Named { image, tags: tags.collect::<Result<Vec<ImageReference>>>()? });
         }
         let recipe = match self.what.format {
             Format::DockerArchive => archive::docker(&images)?,

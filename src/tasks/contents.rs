@@ -9,8 +9,8 @@ use crate::cache::draft::Draft;
 use crate::cache::tree::Entry;
 use crate::digest::{Digest, Hasher};
 use crate::error::{At, Error, Result};
+use crate::oci::contents::{self, Item, Kind};
 use crate::oci::image::{Image, Layer};
-use crate::oci::listing::{self, Item, Kind};
 use crate::oci::root::Root;
 
 /// The version of the remembered form.
@@ -30,7 +30,7 @@ pub fn each(cache: &Cache, layer: &Layer, see: &mut dyn FnMut(&Item) -> Result<(
     }
     let blob = cache.cas.put_with(Hasher::blake3(), |out| {
         let mut form = Form { out, before: Vec::new() };
-        listing::read(layer, &cache.cas, &mut |item: &Item| form.write(item))
+        contents::read(layer, &cache.cas, &mut |item: &Item| form.write(item))
     })?;
     let mut draft = Draft::empty(&cache.cas);
     draft.insert(b"listing", Entry::File { mode: 0o644, blob })?;
@@ -208,7 +208,7 @@ mod tests {
             .map(|()| all)
         };
         let mut direct = Vec::new();
-        listing::read(&layer, &cache.cas, &mut |item: &Item| {
+        contents::read(&layer, &cache.cas, &mut |item: &Item| {
             direct.push(item.clone());
             Ok(())
         })

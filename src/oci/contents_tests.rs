@@ -1,4 +1,4 @@
-//! What `listing` reads of tars by hand, by this library and by GNU tar, and what it refuses.
+//! What `contents` reads of tars by hand, by this library and by GNU tar, and what it refuses.
 
 use std::fs::File;
 

@@ -201,5 +201,5 @@ fn plain_path(path: &[u8]) -> Result<Vec<u8>> {
 }
 
 #[cfg(test)]
-#[path = "listing_tests.rs"]
+#[path = "contents_tests.rs"]
 mod tests;
