@@ -252,7 +252,11 @@ fn action_step(
     session.stop.check()?;
     let (log, warnings) = (context.log.into_inner(), context.warnings.into_inner());
     for warning in &warnings {
-        tell.warn(warning.clone(), None);
+        // What to do about it is kept with it.
+        match warning.split_once("\nhint: ") {
+            Some((text, hint)) => tell.warn(text.into(), Some(hint.into())),
+            None => tell.warn(warning.clone(), None),
+        }
     }
     let log = if log.is_empty() { None } else { Some(cache.cas.put(&log)?) };
     let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -69,6 +69,11 @@ pub trait Task: Send + Sync {
     /// results. May fail with `Lost` if a node of a tree is not there.
     fn work(&self, inputs: &Inputs<'_>) -> Result<Work>;
 
+    /// Where the parts of its value come from, for people, in the order in which its *what* has them.
+    fn origins(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Checks what can be checked while what it needs is not known; reads no values. Says whether
     /// that was all there is to check.
     fn check(&self, _inputs: &Inputs<'_>) -> Result<Checked> {
@@ -315,6 +320,15 @@ pub struct Context<'a> {
     pub log: RefCell<Vec<u8>>,
     /// Warnings that belong to the result.
     pub warnings: RefCell<Vec<String>>,
+}
+
+impl<'a> Context<'a> {
+    /// The same for somebody who is to make this again.
+    pub fn missing(&self, lost: &'a [Digest]) -> Self {
+        let Self { cache, stop, network, env, tell, owner, .. } = *self;
+        let (log, warnings) = (RefCell::default(), RefCell::default());
+        Self { cache, stop, network, env, tell, owner, lost, log, warnings }
+    }
 }
 
 /// What an effect may use to get at a destination.

@@ -22,3 +22,4 @@ mod style;
 mod targets;
 mod vars;
 mod verbs;
+mod writing;

@@ -327,6 +327,160 @@ fn show() {
 }
 
 #[test]
+fn show_an_image() {
+    let project = Project::new()
+        .config(
+            "[image.base]\nbase = 'scratch'\nfiles = [{ from = 'etc', to = '/etc/', mode = '0640' }]\ntags = ['example.com/base:1']\n\
+             [image.app]\nbase = 'image.base'\nentrypoint = ['/bin/app']\n\
+             files = [{ from = 'app', to = '/bin/', mode = '0755', layer = 'bin' }, { from = 'lib', to = '/lib/' }, { from = 'tool', to = '/bin/', layer = 'bin' }]\n\
+             tags = ['example.com/app:1', 'example.com/app:2']\n\
+             [save.old]\nimages = ['image.base']\nformat = 'docker-archive'\n\
+             [save.layout]\nimages = ['image.app']\nformat = 'oci-layout'\ncompression = 'zstd'\n",
+        )
+        .file("etc/conf", "a = 1\n")
+        .file("app", "app\n")
+        .file("tool", "tool\n")
+        .file("lib/a/b", "b\n");
+    std::os::unix::fs::symlink("a/b", project.path("lib/link")).unwrap();
+    let app = project.call("show image.app").success().text();
+    let (head, config) = app.split_once("{\n").unwrap();
+    snapbox::assert_data_eq!(
+        head.to_string(),
+        str![[r#"
+digest    sha256:[..]
+name      example.com/app:1
+name      example.com/app:2
+platform  linux/amd64
+size      9.7 kB in 3 layers
+layer     sha256:[..]  2.6 kB  plain  from image.base
+layer     sha256:[..]  3.6 kB  plain  from app, tool as `bin`
+layer     sha256:[..]  3.6 kB  plain  from lib
+
+"#]]
+    );
+    assert!(config.contains("\"rootfs\""), "{config}");
+    snapbox::assert_data_eq!(
+        project.call("show app --files").success().text(),
+        str![[r#"
+digest    sha256:[..]
+name      example.com/app:1
+name      example.com/app:2
+platform  linux/amd64
+size      9.7 kB in 3 layers
+layer     sha256:[..]  2.6 kB  plain  from image.base
+  drwxr-xr-x       0:0               /etc/
+  -rw-r-----       0:0             6 /etc/conf
+layer     sha256:[..]  3.6 kB  plain  from app, tool as `bin`
+  drwxr-xr-x       0:0               /bin/
+  -rwxr-xr-x       0:0             4 /bin/app
+  -rw-r--r--       0:0             5 /bin/tool
+layer     sha256:[..]  3.6 kB  plain  from lib
+  drwxr-xr-x       0:0               /lib/
+  drwxr-xr-x       0:0               /lib/a/
+  -rw-r--r--       0:0             2 /lib/a/b
+  lrwxrwxrwx       0:0               /lib/link -> a/b
+
+"#]]
+    );
+    for (other, expected) in [
+        (
+            "image.base",
+            str![[r#"
+digest    sha256:[..]
+name      example.com/app:1
+name      example.com/app:2
+platform  linux/amd64
+size      9.7 kB in 3 layers
+against   image.base
+present   2.6 kB in 1 layer
+to fetch  7.2 kB in 2 layers, and 1.3 kB of manifest and config
+layer     sha256:[..]  2.6 kB  plain  from image.base  present
+layer     sha256:[..]  3.6 kB  plain  from app, tool as `bin`  to fetch
+layer     sha256:[..]  3.6 kB  plain  from lib  to fetch
+
+"#]],
+        ),
+        (
+            "example.com/base:1",
+            str![[r#"
+digest    sha256:[..]
+name      example.com/app:1
+name      example.com/app:2
+platform  linux/amd64
+size      9.7 kB in 3 layers
+against   image.base
+present   2.6 kB in 1 layer
+to fetch  7.2 kB in 2 layers, and 1.3 kB of manifest and config
+layer     sha256:[..]  2.6 kB  plain  from image.base  present
+layer     sha256:[..]  3.6 kB  plain  from app, tool as `bin`  to fetch
+layer     sha256:[..]  3.6 kB  plain  from lib  to fetch
+
+"#]],
+        ),
+        (
+            "example.com/app:2",
+            str![[r#"
+digest    sha256:[..]
+name      example.com/app:1
+name      example.com/app:2
+platform  linux/amd64
+size      9.7 kB in 3 layers
+against   image.app
+present   9.7 kB in 3 layers
+to fetch  0 B in 0 layers, and 0 B of manifest and config
+layer     sha256:[..]  2.6 kB  plain  from image.base  present
+layer     sha256:[..]  3.6 kB  plain  from app, tool as `bin`  present
+layer     sha256:[..]  3.6 kB  plain  from lib  present
+
+"#]],
+        ),
+    ] {
+        snapbox::assert_data_eq!(
+            project.call(&format!("show app --against {other}")).success().text(),
+            expected
+        );
+    }
+    project.call("get save.old -o old.tar").success();
+    Command::new("gzip").arg("-k").arg(project.path("old.tar")).status().unwrap();
+    project.call("get save.layout -o layout").success();
+    let other = |path: &str| {
+        let path = project.path(path);
+        let text = project.call(&format!("show app --against {}", path.display())).success().text();
+        text.lines()
+            .filter(|line| line.starts_with("present") || line.starts_with("to fetch"))
+            .collect::<String>()
+    };
+    assert_eq!(
+        other("old.tar"),
+        "present   2.6 kB in 1 layerto fetch  7.2 kB in 2 layers, and 1.3 kB of manifest and config"
+    );
+    assert_eq!(other("old.tar.gz"), other("old.tar"));
+    assert_eq!(
+        other("layout/images.tar"),
+        "present   9.7 kB in 3 layersto fetch  0 B in 0 layers, and 697 B of manifest and config"
+    );
+    let data: Value =
+        serde_json::from_str(&project.call("show app --files --json").success().text()).unwrap();
+    assert_eq!(data["layers"][2]["files"][3]["target"], "a/b");
+    assert_eq!(data["layers"][0]["origin"], "image.base");
+    assert_eq!(data["config"]["config"]["Entrypoint"][0], "/bin/app");
+    project.call("show app --against nothing").failure(2).stderr(str![[r#"
+error: `nothing` is no image that is known here
+hint: name an image task, a tag of one, an archive, or the folder of an OCI layout
+
+error: 1 mistake
+
+"#]]);
+    project.call(&format!("show app --against {}", project.path("app").display())).failure(1);
+    project.call("show save.old --files").failure(2).stderr(str![[r#"
+error: `save.old` is no image: `--files`, `--against` and `--json` are for images
+
+error: 1 mistake
+
+"#]]);
+}
+
+#[test]
 fn log() {
     let project = project();
     project.call("log compile.a").failure(1).stderr(str![[r#"

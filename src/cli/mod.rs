@@ -14,6 +14,7 @@ mod place;
 mod remember;
 mod run;
 mod show;
+mod show_image;
 mod update;
 mod vars;
 mod why;

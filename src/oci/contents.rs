@@ -64,6 +64,12 @@ pub trait Reader {
     fn content(&mut self, _item: &Item, _bytes: &[u8]) -> Result<()> {
         Ok(())
     }
+
+    /// The whole content of an entry of which nothing was wanted, where it is at hand: in layers that
+    /// were packed here.
+    fn part(&mut self, _item: &Item, _part: &Part) -> Result<()> {
+        Ok(())
+    }
 }
 
 impl<F: FnMut(&Item) -> Result<()>> Reader for F {
@@ -95,8 +101,7 @@ fn whole(part: &Part, content: &dyn Content, mut tar: Untar<'_>) -> Result<()> {
 /// Shows a tar's headers; what lies between them is not even opened where it is a part of its own.
 fn plain(part: &Part, content: &dyn Content, tar: &mut Untar<'_>, depth: usize) -> Result<()> {
     if tar.skippable() >= part.size() {
-        tar.skip(part.size());
-        return Ok(());
+        return tar.skip_part(part);
     }
     match part {
         Part::Inline(bytes) => tar.bytes(bytes),
@@ -131,9 +136,10 @@ struct Told<'a> {
 
 impl Visitor for Told<'_> {
     fn member(&mut self, member: Member) -> Result<usize> {
+        self.last = None;
         let Some(item) = item(member)? else { return Ok(0) };
         let wanted = self.reader.item(&item)?;
-        self.last = (wanted > 0).then_some(item);
+        self.last = Some(item);
         Ok(wanted)
     }
 
@@ -142,6 +148,10 @@ impl Visitor for Told<'_> {
             Some(item) => self.reader.content(item, bytes),
             None => panic!("BUG: content that nobody wanted"),
         }
+    }
+
+    fn part(&mut self, part: &Part) -> Result<()> {
+        self.last.as_ref().map_or(Ok(()), |item| self.reader.part(item, part))
     }
 }
 

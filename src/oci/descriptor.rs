@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::error::{Error, Failure, Result};
-use crate::oci::document::null_is_empty;
+use crate::oci::document::{CONFIG, DOCKER_CONFIG, null_is_empty};
 use crate::oci::quoted;
 
 /// An uncompressed layer.
@@ -25,6 +25,9 @@ pub struct Descriptor {
     pub digest: Digest,
     /// In bytes.
     pub size: u64,
+    /// In an index: what it is if it is no image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
     /// In an index: what the image runs on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
@@ -40,9 +43,15 @@ impl Descriptor {
             media_type: media_type.to_string(),
             digest: Digest::sha256_of(bytes),
             size: bytes.len() as u64,
+            artifact_type: None,
             platform: None,
             annotations: BTreeMap::new(),
         }
+    }
+
+    /// Whether it says of itself that it is something else than an image: a signature, a list of contents.
+    pub fn is_artifact(&self) -> bool {
+        self.artifact_type.as_ref().is_some_and(|kind| kind != CONFIG && kind != DOCKER_CONFIG)
     }
 
     /// Fails unless these are the bytes that the descriptor names.

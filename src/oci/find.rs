@@ -161,10 +161,11 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn visit(&mut self, descriptor: &Descriptor, depth: usize) -> Result<Option<Image>> {
-        if descriptor
-            .annotations
-            .get("vnd.docker.reference.type")
-            .is_some_and(|kind| kind == "attestation-manifest")
+        if descriptor.is_artifact()
+            || descriptor
+                .annotations
+                .get("vnd.docker.reference.type")
+                .is_some_and(|kind| kind == "attestation-manifest")
         {
             return Ok(None);
         }

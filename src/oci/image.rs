@@ -169,6 +169,7 @@ impl Image {
             media_type: self.manifest.media_type.clone(),
             digest: self.manifest_digest,
             size: self.manifest_bytes.len() as u64,
+            artifact_type: None,
             platform: Some(self.config.platform.clone()),
             annotations: Default::default(),
         }

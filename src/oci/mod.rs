@@ -12,15 +12,19 @@
 //! | an image from a base and layers | `image` |
 //! | a layout's files; how an image is found in one | `layout`; `find` |
 //! | docker-archive, oci-archive | `archive` |
+//! | what somebody need not fetch | `have` |
 //! | what is in somebody's layer; how it is unpacked; packed; a tar's headers | `contents`; `packed`; `pack`; `untar` |
 //! | what layers make together | `root` |
+//! | what a program needs | `elf` |
 
 pub mod archive;
 pub mod config;
 pub mod contents;
 pub mod descriptor;
 pub mod document;
+pub mod elf;
 pub mod find;
+pub mod have;
 pub mod image;
 pub mod layer;
 pub mod layout;
@@ -30,7 +34,7 @@ pub mod reference;
 pub mod root;
 pub mod settings;
 mod tar;
-mod untar;
+pub mod untar;
 
 #[cfg(test)]
 mod other_tools;
@@ -38,7 +42,7 @@ mod other_tools;
 mod samples;
 
 /// A name from outside in backticks, its control characters escaped.
-fn quoted(name: impl AsRef<[u8]>) -> String {
+pub fn quoted(name: impl AsRef<[u8]>) -> String {
     let text = String::from_utf8_lossy(name.as_ref());
     let mut out = String::from("`");
     for c in text.chars().take(300) {

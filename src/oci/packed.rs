@@ -17,6 +17,14 @@ const MOST_TIMES: u64 = 200;
 /// How many bytes show what packed a stream.
 const MAGIC: usize = 4;
 
+/// Whether these are the first bytes of a packed stream.
+pub fn is_packed(start: &[u8]) -> bool {
+    matches!(
+        start,
+        [0x1f, 0x8b, 8, ..] | [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..]
+    )
+}
+
 /// A sink for a packed stream that passes on what comes out of it.
 pub struct Unpacker<S: Sink> {
     stream: Stream<S>,

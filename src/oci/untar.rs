@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use tar::{EntryType, Header};
 
 use crate::error::{Error, Result, io_words};
-use crate::recipe::Sink;
+use crate::recipe::{Part, Sink};
 
 /// The size of a header, and what content is padded to, in bytes.
 const BLOCK: usize = 512;
@@ -46,6 +46,11 @@ pub trait Visitor {
     fn content(&mut self, _bytes: &[u8]) -> Result<()> {
         Ok(())
     }
+
+    /// The whole content of the last member, where it is at hand as a part and nothing of it was wanted.
+    fn part(&mut self, _part: &Part) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// A tar that is being read.
@@ -56,6 +61,8 @@ pub struct Untar<'a> {
     held: Vec<u8>,
     next: Extra,
     members: u64,
+    /// The size of the last member's content, while nothing has come of it.
+    begins: Option<u64>,
 }
 
 enum State {
@@ -106,7 +113,7 @@ impl<'a> Untar<'a> {
     /// Reads for somebody.
     pub fn new(visitor: &'a mut dyn Visitor) -> Self {
         let (state, held, next) = (State::Header, Vec::new(), Extra::default());
-        Self { visitor, state, held, next, members: 0 }
+        Self { visitor, state, held, next, members: 0, begins: None }
     }
 
     /// How many of the next bytes need not be shown.
@@ -120,12 +127,22 @@ impl<'a> Untar<'a> {
 
     /// Goes on after so many bytes, at most as many as can be skipped.
     pub fn skip(&mut self, size: u64) {
+        self.begins = None;
         if let State::Skip(left) = &mut self.state {
             *left -= size;
             if *left == 0 {
                 self.state = State::Header;
             }
         }
+    }
+
+    /// Goes on after a part, at most as long as what can be skipped.
+    pub fn skip_part(&mut self, part: &Part) -> Result<()> {
+        if self.begins == Some(part.size()) {
+            self.visitor.part(part)?;
+        }
+        self.skip(part.size());
+        Ok(())
     }
 
     /// Ends the tar; fails if it stops inside a member.
@@ -265,6 +282,7 @@ impl<'a> Untar<'a> {
             self.collect(Collect::Content, wanted, padded(in_tar)?);
         } else {
             self.sparse_map(padded(in_tar)?, map_goes_on);
+            self.begins = Some(in_tar).filter(|_| whole);
         }
         Ok(())
     }

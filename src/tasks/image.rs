@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::base::{self, Base};
 use super::layout;
+use super::lints::{self, Command};
 use super::names::{Declare, Names, Outputs, Placed, Reference};
 use super::placement::Placement;
 use crate::cache::Cache;
@@ -16,7 +17,7 @@ use crate::cache::draft::Draft;
 use crate::cache::tree::Entry;
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
-use crate::oci::image::{Image as OciImage, NewLayer};
+use crate::oci::image::{Image as OciImage, Layer, NewLayer};
 use crate::oci::layer::{self, Attributes};
 use crate::oci::layout::Named;
 use crate::oci::reference::Reference as ImageReference;
@@ -121,6 +122,23 @@ impl Task for Image {
         all
     }
 
+    /// The base, then each layer's files.
+    fn origins(&self) -> Vec<String> {
+        let mut layers: Vec<(Option<&str>, Vec<&str>)> = Vec::new();
+        for file in &self.files {
+            let from = file.from.text.as_str();
+            match layers.iter_mut().find(|(name, _)| name.is_some() && *name == file.layer.as_deref()) {
+                Some((_, all)) => all.push(from),
+                None => layers.push((file.layer.as_deref(), vec![from])),
+            }
+        }
+        let shown = layers.into_iter().map(|(name, from)| match name {
+            Some(name) => format!("{} as `{name}`", from.join(", ")),
+            None => from.join(", "),
+        });
+        std::iter::once(self.base.text.value.clone()).chain(shown).collect()
+    }
+
     fn work(&self, inputs: &Inputs<'_>) -> Result<Work> {
         let (base, base_how) = Base::of(&self.base).parts(inputs)?;
         let what = What {
@@ -207,10 +225,45 @@ impl Action for ImageAction {
             ..Settings::default()
         };
         let image = OciImage::build(base.as_ref(), &layout::platform(), &layers, &settings)?;
+        self.lint(&image, context)?;
         let tags = self.what.tags.iter().map(|tag| tag.parse().map_err(Error::failed));
         let tags = tags.collect::<Result<BTreeSet<ImageReference>>>()?.into_iter().collect();
         let files = crate::oci::layout::files(&[Named { image, tags }])?;
         layout::store(&context.cache.cas, files)
+    }
+}
+
+impl ImageAction {
+    /// Warns of what looks wrong in the new layers. Layers of the base are fetched if an answer may lie
+    /// there, and only then.
+    fn lint(&self, image: &OciImage, context: &Context<'_>) -> Result<()> {
+        let is_new = |layer: &&Layer| matches!(layer.part, Part::Recipe { .. });
+        let new = image.layers().iter().rev().take(self.what.layers.len()).take_while(is_new).count();
+        let own = &image.layers()[image.layers().len() - new..];
+        let command = match self.what.entrypoint.is_some() || self.what.cmd.is_some() {
+            true => Command::Own,
+            false => Command::Inherited,
+        };
+        let mut fetched = Vec::new();
+        let lines = loop {
+            match lints::check(context.cache, image, own, command) {
+                Err(Error::Lost(digest)) if !fetched.contains(&digest) => {
+                    let lost = [digest];
+                    match base::fetch_lost(&self.base, &context.missing(&lost)) {
+                        // The image is as good as it was before somebody asked.
+                        Err(Error::Failed(failure)) => {
+                            let what = "what its programs need was not looked for in the base";
+                            break vec![format!("{what}: {}", failure.message)];
+                        }
+                        done => done?,
+                    }
+                    fetched.push(digest);
+                }
+                done => break done?,
+            }
+        };
+        context.warnings.borrow_mut().extend(lines);
+        Ok(())
     }
 }
 

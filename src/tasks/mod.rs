@@ -18,6 +18,7 @@ mod import_tests;
 #[cfg(test)]
 mod keys;
 pub mod layout;
+mod lints;
 pub mod names;
 mod packed;
 pub mod patch;

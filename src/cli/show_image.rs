@@ -1,0 +1,280 @@
+//! `show` of an image: what it is, its layers with where they come from, their files, and what would
+//! have to move to somebody who has another image. Reads an image's value; runs nothing.
+
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::cache::Cache;
+use crate::digest::Digest;
+use crate::error::{At, Error, Failure, Result};
+use crate::host::fs;
+use crate::oci::contents::{Item, Kind};
+use crate::oci::find::Files;
+use crate::oci::have::{Documents, Have, packing_word};
+use crate::oci::image::{Image, Layer};
+use crate::oci::packed::{Unpacker, is_packed};
+use crate::oci::untar::Untar;
+use crate::recipe::Sink;
+use crate::report::text;
+use crate::tasks::{contents, layout};
+
+/// What is shown of an image beside what it is.
+#[derive(Default)]
+pub struct Wanted {
+    /// Its files by layer.
+    pub files: bool,
+    /// What moves to somebody who has this, and how that is called.
+    pub against: Option<(String, Have)>,
+}
+
+/// Where layers may come from: the base, and the trees that were packed, as the task says them.
+pub struct Origins {
+    /// The base, then one for each tree.
+    pub names: Vec<String>,
+    /// The trees.
+    pub trees: Vec<Digest>,
+}
+
+impl Origins {
+    /// What a task says of itself, and the preimage of its key.
+    pub fn new(names: Vec<String>, preimage: Option<&Value>) -> Self {
+        let layers = preimage.and_then(|preimage| preimage["what"]["layers"].as_array());
+        let trees = layers.into_iter().flatten().filter_map(|layer| layer.as_str()?.parse().ok());
+        Self { names, trees: trees.collect() }
+    }
+
+    /// The name for a layer: that of the first tree that has one of its files.
+    fn of(&self, cache: &Cache, layer: &Layer) -> Result<Option<&str>> {
+        // Only a layer that was packed here is a recipe: all others came with the base.
+        if !matches!(layer.part, crate::recipe::Part::Recipe { .. }) {
+            return Ok(self.names.first().map(String::as_str));
+        }
+        let mut first = None;
+        let mut see = |item: &Item| {
+            if first.is_none() && !matches!(item.kind, Kind::Folder | Kind::Removed | Kind::Emptied) {
+                first = Some(item.path.clone());
+            }
+            Ok(())
+        };
+        contents::each(cache, layer, &mut see)?;
+        let Some(path) = first else { return Ok(None) };
+        for (tree, name) in self.trees.iter().zip(self.names.iter().skip(1)) {
+            if cache.cas.entry(tree, &path)?.is_some() {
+                return Ok(Some(name));
+            }
+        }
+        // A base that was made here too.
+        Ok(self.names.first().map(String::as_str))
+    }
+}
+
+/// Everything that is shown of an image, as data.
+pub fn data(cache: &Cache, value: &Digest, wanted: &Wanted, origins: &Origins) -> Result<Value> {
+    let found = layout::read(&cache.cas, value)?;
+    let image = &found.image;
+    let mut layers = Vec::new();
+    for layer in image.layers() {
+        let mut shown = json!({
+            "digest": layer.descriptor.digest,
+            "diff_id": layer.diff_id,
+            "size": layer.descriptor.size,
+            "media_type": layer.descriptor.media_type,
+            "origin": origins.of(cache, layer)?,
+        });
+        if let Some((_, have)) = &wanted.against {
+            shown["present"] = have.has(layer).into();
+        }
+        if wanted.files {
+            let mut files = Vec::new();
+            contents::each(cache, layer, &mut |item| {
+                files.push(file(item));
+                Ok(())
+            })?;
+            shown["files"] = files.into();
+        }
+        layers.push(shown);
+    }
+    let config: Value = serde_json::from_slice(image.config_bytes()).unwrap_or_default();
+    let mut all = json!({
+        "digest": image.descriptor().digest,
+        "names": found.names,
+        "platform": image.config().platform.to_string(),
+        "size": image.layers().iter().map(|layer| layer.descriptor.size).sum::<u64>(),
+        "layers": layers,
+        "config": config,
+    });
+    if let Some((name, have)) = &wanted.against {
+        all["against"] = against(name, have, image);
+    }
+    Ok(all)
+}
+
+/// What moves to somebody who has something.
+fn against(name: &str, have: &Have, image: &Image) -> Value {
+    let (present, missing): (Vec<&Layer>, Vec<&Layer>) =
+        image.layers().iter().partition(|layer| have.has(layer));
+    let sum = |layers: &[&Layer]| layers.iter().map(|layer| layer.descriptor.size).sum::<u64>();
+    let top = image.descriptor();
+    let config = &image.manifest().config;
+    let documents = [(top.digest, top.size), (config.digest, config.size)];
+    let documents: u64 =
+        documents.iter().filter(|(digest, _)| !have.digests.contains(digest)).map(|(_, size)| size).sum();
+    json!({
+        "name": name,
+        "present": { "layers": present.len(), "bytes": sum(&present) },
+        "missing": { "layers": missing.len(), "bytes": sum(&missing) },
+        "documents": documents,
+    })
+}
+
+fn file(item: &Item) -> Value {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let kind = match &item.kind {
+        Kind::File => "file",
+        Kind::Folder => "folder",
+        Kind::Link(_) => "link",
+        Kind::Same(_) => "same",
+        Kind::Special => "special",
+        Kind::Removed => "removed",
+        Kind::Emptied => "emptied",
+    };
+    let mut shown = json!({ "path": text(&item.path), "kind": kind });
+    if !matches!(item.kind, Kind::Removed | Kind::Emptied) {
+        shown["mode"] = format!("{:04o}", item.mode).into();
+        shown["uid"] = item.uid.into();
+        shown["gid"] = item.gid.into();
+    }
+    match &item.kind {
+        Kind::File => shown["size"] = item.size.into(),
+        Kind::Link(target) | Kind::Same(target) => shown["target"] = text(target).into(),
+        _ => {}
+    }
+    shown
+}
+
+/// The data as people read it.
+pub fn page(data: &Value) -> String {
+    let string = |value: &Value| text::clean(value.as_str().unwrap_or_default()).into_owned();
+    let number = |value: &Value| value.as_u64().unwrap_or_default();
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let mut out = format!("digest    {}\n", string(&data["digest"]));
+    for name in list(&data["names"]) {
+        out.push_str(&format!("name      {}\n", string(&name)));
+    }
+    let layers = list(&data["layers"]);
+    let (size, count) = (text::bytes(number(&data["size"])), text::count(layers.len(), "layer"));
+    out.push_str(&format!("platform  {}\nsize      {size} in {count}\n", string(&data["platform"])));
+    if let Value::Object(against) = &data["against"] {
+        let part = |what: &str| {
+            let bytes = text::bytes(number(&against[what]["bytes"]));
+            format!("{} in {}", bytes, text::count(number(&against[what]["layers"]) as usize, "layer"))
+        };
+        let documents = text::bytes(number(&against["documents"]));
+        out.push_str(&format!("against   {}\n", string(&against["name"])));
+        out.push_str(&format!("present   {}\n", part("present")));
+        out.push_str(&format!("to fetch  {}, and {documents} of manifest and config\n", part("missing")));
+    }
+    for layer in &layers {
+        let packing = packing_word(layer["media_type"].as_str().unwrap_or_default());
+        let (digest, size) = (string(&layer["digest"]), text::bytes(number(&layer["size"])));
+        let origin = layer["origin"].as_str().map(|origin| format!("  from {}", text::clean(origin)));
+        let present = match layer["present"].as_bool() {
+            Some(true) => "  present",
+            Some(false) => "  to fetch",
+            None => "",
+        };
+        out.push_str(&format!(
+            "layer     {digest}  {size}  {packing}{}{present}\n",
+            origin.unwrap_or_default()
+        ));
+        for file in list(&layer["files"]) {
+            let (kind, path) = (file["kind"].as_str().unwrap_or_default(), string(&file["path"]));
+            let target = string(&file["target"]);
+            let (letter, tail) = match kind {
+                "folder" => ('d', format!("/{path}/").replace("//", "/")),
+                "link" => ('l', format!("/{path} -> {target}")),
+                "same" => ('h', format!("/{path} = /{target}")),
+                "special" => ('c', format!("/{path}")),
+                "removed" | "emptied" => {
+                    out.push_str(&format!("  {kind:34} /{path}\n"));
+                    continue;
+                }
+                _ => ('-', format!("/{path}")),
+            };
+            let mode =
+                u32::from_str_radix(file["mode"].as_str().unwrap_or_default(), 8).unwrap_or_default();
+            let owner = format!("{}:{}", number(&file["uid"]), number(&file["gid"]));
+            let size = file["size"].as_u64().map(|size| size.to_string()).unwrap_or_default();
+            out.push_str(&format!("  {letter}{} {owner:>9} {size:>13} {tail}\n", mode_words(mode)));
+        }
+    }
+    if layers.iter().all(|layer| layer["files"].is_null()) && data["against"].is_null() {
+        out.push_str(&format!("{}\n", serde_json::to_string_pretty(&data["config"]).unwrap_or_default()));
+    }
+    out
+}
+
+fn mode_words(mode: u32) -> String {
+    let mut text: Vec<char> = "rwxrwxrwx".chars().collect();
+    for (at, letter) in text.iter_mut().enumerate() {
+        if mode & (0o400 >> at) == 0 {
+            *letter = '-';
+        }
+    }
+    for (bit, at, set, unset) in [(0o4000, 2, 's', 'S'), (0o2000, 5, 's', 'S'), (0o1000, 8, 't', 'T')] {
+        if mode & bit != 0 {
+            text[at] = if text[at] == 'x' { set } else { unset };
+        }
+    }
+    text.into_iter().collect()
+}
+
+/// What somebody has who has this archive, packed or not, or this folder of a layout.
+pub fn have(path: &Path) -> Result<Have> {
+    let read = || {
+        if path.is_dir() {
+            return Have::of(&Folder(path));
+        }
+        let file = fs::open_regular(path).at("read", path)?;
+        let size = fs::status_of(&file).at("read", path)?.stamp.size;
+        let mut documents = Documents::default();
+        let tar = Untar::new(&mut documents);
+        let mut start = [0; 4];
+        let read = file.read_at(&mut start, 0).at("read", path)?;
+        if is_packed(&start[..read]) {
+            let mut unpacker = Unpacker::new(tar, size);
+            unpacker.file(&file, size)?;
+            unpacker.finish()?.0.finish()?;
+        } else {
+            let mut tar = tar;
+            tar.file(&file, size)?;
+            tar.finish()?;
+        }
+        Have::of(&documents)
+    };
+    read().map_err(|error| match error {
+        Error::Failed(failure) => {
+            let message = format!("`{}` is no archive or layout: {}", path.display(), failure.message);
+            Failure { message, ..failure }.into()
+        }
+        other => other,
+    })
+}
+
+/// The folder of a layout.
+struct Folder<'a>(&'a Path);
+
+impl Files for Folder<'_> {
+    fn read(&self, path: &str, most: u64) -> Result<Vec<u8>> {
+        let inside =
+            Path::new(path).components().all(|part| matches!(part, std::path::Component::Normal(_)));
+        let full = self.0.join(path);
+        let missing = || Error::failed(format!("`{}` does not exist", full.display()));
+        if !inside {
+            return Err(missing());
+        }
+        fs::read(&full, most)?.ok_or_else(missing)
+    }
+}

@@ -1,0 +1,3 @@
+//! What is written of images, and what is said about them: other people's programs read every form.
+
+mod lints;
