@@ -11,14 +11,16 @@ use crate::cache::Cache;
 use crate::cache::folder;
 use crate::cache::tree::Entry;
 use crate::digest::Digest;
-use crate::error::{At, Error, Failure, Result};
+use crate::error::{At, Error, Failure, Mistake, Result};
 use crate::glob::Globs;
 use crate::graph::{Graph, Node};
-use crate::host::fs::{self, Kind, Links};
+use crate::host::fs::{self, Durability, Kind, Links};
 use crate::host::stop::Stop;
+use crate::oci::sbom::SPDX;
 use crate::report::output::Verbosity;
 use crate::report::{End, Event, Outcome, Report, Verdict};
 use crate::schedule::TaskId;
+use crate::tasks::layout;
 use crate::tasks::names::{Declare, Names, Outputs};
 use crate::work::{Change, Class, Effect, Fault, Inputs, Reach, Task, TaskName, Work};
 
@@ -33,6 +35,9 @@ pub struct Get {
     /// Replace a folder that `get` did not make
     #[arg(long)]
     force: bool,
+    /// Write the list of what an image with `sbom = true` is made of, as SPDX JSON
+    #[arg(long)]
+    sbom: bool,
     /// Use no network
     #[arg(long)]
     offline: bool,
@@ -50,7 +55,15 @@ impl Get {
         let id = one_task(&project.graph, &self.task)?;
         let to = std::path::absolute(&self.output).at("find", &self.output)?;
         let force = if self.force { Force::Yes } else { Force::No };
-        let read = move |cache: &Cache, value: &Digest| place(cache, value, &to, force);
+        let is_image = project.graph.node(id).name.kind() == "image";
+        if self.sbom && !is_image {
+            return Err(Mistake::new(format!("`{}` is no image: `--sbom` is for images", self.task)).into());
+        }
+        let sbom = self.sbom;
+        let read = move |cache: &Cache, value: &Digest| match sbom {
+            true => place_sbom(cache, value, &to),
+            false => place(cache, value, &to, force),
+        };
         let mut how = How::usual();
         if self.offline {
             how.network = crate::work::Network::Offline;
@@ -254,6 +267,18 @@ fn place(cache: &Cache, value: &Digest, to: &Path, force: Force) -> Result<Vec<S
     remember(cache, to)?;
     let none = Globs::new::<&str>(&[]).map_err(Error::failed)?;
     folder::bring(&cache.cas, value, to, &none)?;
+    Ok(vec![format!("wrote `{}`", to.display())])
+}
+
+/// Writes the list of what an image is made of.
+fn place_sbom(cache: &Cache, value: &Digest, to: &Path) -> Result<Vec<String>> {
+    let attached = layout::attached(&cache.cas, value)?;
+    let Some(list) = attached.into_iter().find(|document| document.kind == SPDX) else {
+        return Err(Failure::new("the image has no list of what it is made of")
+            .hint("write `sbom = true` in its table")
+            .into());
+    };
+    fs::write(to, &list.bytes, 0o644, Durability::Cache)?;
     Ok(vec![format!("wrote `{}`", to.display())])
 }
 

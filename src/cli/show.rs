@@ -39,7 +39,7 @@ impl Show {
     /// Runs the verb.
     pub fn run(&self, session: &Session) -> Result<u8, Halt> {
         let cache = session.place.cache()?;
-        let mut project = session.place.load()?;
+        let project = session.place.load()?;
         let id = one_task(&project.graph, &self.task)?;
         let kind = project.graph.node(id).name.kind().to_string();
         let stop = Stop::new(Stop::GRACE)?;

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::error::Result;
+use crate::oci::attached::Attached;
 use crate::oci::descriptor::Packing;
 use crate::oci::document::encode;
 use crate::oci::layout::{self, Named};
@@ -15,11 +16,17 @@ use crate::recipe::{Part, Recipe};
 const FILE: Attributes = Attributes { mode: 0o644, uid: 0, gid: 0, mtime: 0 };
 const FOLDER: Attributes = Attributes { mode: 0o755, uid: 0, gid: 0, mtime: 0 };
 
-/// A tar of an OCI layout. Fails on a name that two images have.
+/// A tar of an OCI layout with nothing but images.
+#[cfg(test)]
 pub fn oci(images: &[Named]) -> Result<Recipe> {
+    oci_with(images, &[])
+}
+
+/// A tar of an OCI layout with documents about the images. Fails on a name that two images have.
+pub fn oci_with(images: &[Named], attached: &[Attached]) -> Result<Recipe> {
     let mut tar = Writer::default();
     let mut folders = Vec::new();
-    for (path, part) in layout::files(images)? {
+    for (path, part) in layout::files_with(images, attached)? {
         for (at, _) in path.match_indices('/') {
             let folder = path[..at].to_string();
             if !folders.contains(&folder) {

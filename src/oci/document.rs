@@ -84,6 +84,7 @@ impl Index {
 }
 
 /// A document that says what it is.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Document {
     /// One image.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::oci::attached::Attached;
 use crate::oci::descriptor::Descriptor;
 use crate::oci::document::Index;
 use crate::oci::image::Image;
@@ -27,9 +28,15 @@ pub struct Named {
     pub tags: Vec<Reference>,
 }
 
-/// The files of a layout with these images, each path once: first those that say what is in it, then
-/// manifests and configs, then layers. Fails on a name that two images have.
+/// The files of a layout with nothing but images.
+#[cfg(test)]
 pub fn files(images: &[Named]) -> Result<Vec<(String, Part)>> {
+    files_with(images, &[])
+}
+
+/// The files of a layout with these images and documents about them, each path once: first those that say
+/// what is in it, then manifests and configs, then layers. Fails on a name that two images have.
+pub fn files_with(images: &[Named], attached: &[Attached]) -> Result<Vec<(String, Part)>> {
     let tags = tags(images)?;
     let (mut small, mut large) = (Blobs::default(), Blobs::default());
     let mut tops = Vec::new();
@@ -47,6 +54,15 @@ pub fn files(images: &[Named]) -> Result<Vec<(String, Part)>> {
             let mut top = top.clone();
             top.annotations.insert(IMAGE_NAME.to_string(), tag.clone());
             top.annotations.insert(REF_NAME.to_string(), tag);
+            tops.push(top);
+        }
+    }
+    for document in attached {
+        let (top, blobs) = document.blobs();
+        for (descriptor, part) in blobs {
+            small.add(&descriptor, part)?;
+        }
+        if !tops.contains(&top) {
             tops.push(top);
         }
     }

@@ -16,8 +16,10 @@
 //! | what is in somebody's layer; how it is unpacked; packed; a tar's headers | `contents`; `packed`; `pack`; `untar` |
 //! | what layers make together | `root` |
 //! | what a program needs | `elf` |
+//! | what an image is made of, as SPDX; documents beside an image | `sbom`; `attached` |
 
 pub mod archive;
+pub mod attached;
 pub mod config;
 pub mod contents;
 pub mod descriptor;
@@ -32,6 +34,7 @@ pub mod pack;
 pub mod packed;
 pub mod reference;
 pub mod root;
+pub mod sbom;
 pub mod settings;
 mod tar;
 pub mod untar;

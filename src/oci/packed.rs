@@ -11,7 +11,7 @@ use crate::error::{Error, Result, io_words};
 use crate::recipe::Sink;
 
 /// A stream may always become this long ...
-const ALWAYS: u64 = 8 << 30;
+const ALWAYS: u64 = 4 << 30;
 /// ... and longer only up to so many times its packed length.
 const MOST_TIMES: u64 = 200;
 /// How many bytes show what packed a stream.

@@ -12,6 +12,7 @@ use super::layout;
 use super::lints::{self, Command};
 use super::names::{Declare, Names, Outputs, Placed, Reference};
 use super::placement::Placement;
+use super::sbom;
 use crate::cache::Cache;
 use crate::cache::draft::Draft;
 use crate::cache::tree::Entry;
@@ -52,6 +53,9 @@ pub struct Image {
     /// Whole names of the image, as `docker.io/library/x:latest`
     #[serde(default)]
     tags: Vec<Placed<String>>,
+    /// Whether a list of what it is made of goes with it, as SPDX
+    #[serde(default)]
+    sbom: bool,
 }
 
 /// One entry of an image's `files`
@@ -151,6 +155,7 @@ impl Task for Image {
             user: self.user.clone(),
             workdir: self.workdir.clone(),
             tags: self.tags.iter().map(|tag| tag.value.clone()).collect(),
+            sbom: self.sbom.then_some(SBOM),
         };
         Ok(Work::Action(Box::new(ImageAction { what, base: base_how })))
     }
@@ -185,7 +190,12 @@ struct What {
     user: Option<String>,
     workdir: Option<String>,
     tags: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sbom: Option<u32>,
 }
+
+/// Raised when the list of what an image is made of becomes another.
+const SBOM: u32 = 1;
 
 struct ImageAction {
     what: What,
@@ -227,8 +237,13 @@ impl Action for ImageAction {
         let image = OciImage::build(base.as_ref(), &layout::platform(), &layers, &settings)?;
         self.lint(&image, context)?;
         let tags = self.what.tags.iter().map(|tag| tag.parse().map_err(Error::failed));
-        let tags = tags.collect::<Result<BTreeSet<ImageReference>>>()?.into_iter().collect();
-        let files = crate::oci::layout::files(&[Named { image, tags }])?;
+        let tags = tags.collect::<Result<BTreeSet<ImageReference>>>()?.into_iter().collect::<Vec<_>>();
+        let mut attached = Vec::new();
+        if self.what.sbom.is_some() {
+            let name = tags.first().map_or_else(|| "image".to_string(), ImageReference::to_string);
+            attached.push(self.with_base(context, || sbom::of(context.cache, &image, &name))?);
+        }
+        let files = crate::oci::layout::files_with(&[Named { image, tags }], &attached)?;
         layout::store(&context.cache.cas, files)
     }
 }
@@ -244,26 +259,30 @@ impl ImageAction {
             true => Command::Own,
             false => Command::Inherited,
         };
-        let mut fetched = Vec::new();
-        let lines = loop {
-            match lints::check(context.cache, image, own, command) {
-                Err(Error::Lost(digest)) if !fetched.contains(&digest) => {
-                    let lost = [digest];
-                    match base::fetch_lost(&self.base, &context.missing(&lost)) {
-                        // The image is as good as it was before somebody asked.
-                        Err(Error::Failed(failure)) => {
-                            let what = "what its programs need was not looked for in the base";
-                            break vec![format!("{what}: {}", failure.message)];
-                        }
-                        done => done?,
-                    }
-                    fetched.push(digest);
-                }
-                done => break done?,
+        let lines = match self.with_base(context, || lints::check(context.cache, image, own, command)) {
+            // The image is as good as it was before somebody asked.
+            Err(Error::Failed(failure)) => {
+                vec![format!("what may be wrong in it was not looked for: {}", failure.message)]
             }
+            lines => lines?,
         };
         context.warnings.borrow_mut().extend(lines);
         Ok(())
+    }
+
+    /// Does something that may need layers of the base, which are fetched then.
+    fn with_base<T>(&self, context: &Context<'_>, mut done: impl FnMut() -> Result<T>) -> Result<T> {
+        let mut fetched = Vec::new();
+        loop {
+            match done() {
+                Err(Error::Lost(digest)) if !fetched.contains(&digest) => {
+                    let lost = [digest];
+                    base::fetch_lost(&self.base, &context.missing(&lost))?;
+                    fetched.push(digest);
+                }
+                done => return done,
+            }
+        }
     }
 }
 

@@ -275,6 +275,7 @@ fn image() {
         ("workdir", "'/x'", Moves),
         ("tags", "['example.com/x:1']", Moves),
         ("tags", "['example.com/x:2']", Moves),
+        ("sbom", "true", Moves),
     ];
     check::<super::image::Image>(&world, &table, &edits);
 }
@@ -300,6 +301,7 @@ fn save() {
         ("compression", "'none'", Stays),
         ("compression", "'gzip'", Moves),
         ("compression", "'zstd'", Moves),
+        ("sbom", "true", Moves),
     ];
     check::<super::save::Save>(&world, &table, &edits);
 }

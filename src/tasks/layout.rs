@@ -8,6 +8,7 @@ use crate::cache::tree::Entry;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::key;
+use crate::oci::attached::Attached;
 use crate::oci::descriptor::Platform;
 use crate::oci::find::{Files, Found, Parts, find};
 use crate::recipe::{Content, Part};
@@ -21,6 +22,11 @@ pub fn platform() -> Platform {
 /// The image in a tree.
 pub fn read(cas: &Cas, tree: &Digest) -> Result<Found> {
     find(&Layout { cas, tree }, &platform(), None)
+}
+
+/// The documents about the image in a tree.
+pub fn attached(cas: &Cas, tree: &Digest) -> Result<Vec<Attached>> {
+    Attached::find(&Layout { cas, tree })
 }
 
 /// Stores the files of a layout as a tree.

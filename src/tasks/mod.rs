@@ -26,6 +26,7 @@ mod placement;
 #[cfg(test)]
 mod samples;
 pub mod save;
+mod sbom;
 mod shipped;
 mod shipping;
 pub mod upload;

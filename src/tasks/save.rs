@@ -10,6 +10,7 @@ use crate::cache::draft::Draft;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::oci::archive;
+use crate::oci::attached::Attached;
 use crate::oci::layout::Named;
 use crate::oci::pack::Packer;
 use crate::oci::reference::Reference as ImageReference;
@@ -29,7 +30,10 @@ pub struct Save {
     /// How layers are packed that are plain: not at all, with `gzip` or with `zstd`; a base's are packed
     /// already, and stay as they are
     #[serde(default)]
-    compression: Compression,
+    compression: Placed<Compression>,
+    /// Whether the lists of what images with `sbom = true` are made of go with them, as OCI referrers
+    #[serde(default)]
+    sbom: Placed<bool>,
 }
 
 /// How layers are packed
@@ -73,6 +77,17 @@ impl Declare for Save {
             let hint = Some("a name without a folder".to_string());
             names.mistake(self.name.range(), format!("`{}` cannot name a file", self.name.value), hint);
         }
+        if self.format == Format::DockerArchive {
+            let oci = "take `oci-archive` or `oci-layout`";
+            if self.compression.value == Compression::Zstd {
+                let message = "not every reader of a `docker-archive` takes zstd".to_string();
+                names.mistake(self.compression.range(), message, Some(format!("`gzip`, or {oci}")));
+            }
+            if self.sbom.value {
+                let message = "a `docker-archive` holds nothing but images".to_string();
+                names.mistake(self.sbom.range(), message, Some(oci.to_string()));
+            }
+        }
     }
 
     fn outputs(&self) -> Outputs {
@@ -100,7 +115,7 @@ impl Task for Save {
                 images.push(value);
             }
         }
-        let packer = match self.compression {
+        let packer = match self.compression.value {
             Compression::None => None,
             Compression::Gzip => Some(Packer::Gzip),
             Compression::Zstd => Some(Packer::Zstd),
@@ -110,6 +125,7 @@ impl Task for Save {
             name: self.name.value.clone(),
             images,
             packer: packer.map(|packer| packer.name()),
+            sbom: self.sbom.value,
         };
         Ok(Work::Action(Box::new(SaveAction { what, packer })))
     }
@@ -122,6 +138,8 @@ struct What {
     images: Vec<Digest>,
     #[serde(skip_serializing_if = "Option::is_none")]
     packer: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    sbom: bool,
 }
 
 struct SaveAction {
@@ -145,22 +163,31 @@ impl Action for SaveAction {
 
     fn run(&self, context: &Context<'_>) -> Result<Digest> {
         let cas = &context.cache.cas;
-        let mut images = Vec::new();
+        let (mut images, mut attached) = (Vec::new(), Vec::new());
         for tree in &self.what.images {
+            let documents = match self.what.sbom {
+                true => layout::attached(cas, tree)?,
+                false => Vec::new(),
+            };
             let found = layout::read(cas, tree)?;
             let tags = found.names.iter().map(|name| name.parse().map_err(Error::failed));
             let image = match self.packer {
                 None => found.image,
                 Some(packer) => packed::image(context.cache, &found.image, packer, context.stop)?,
             };
+            // Packed layers make another manifest: that is what the documents are about here.
+            let subject = image.descriptor();
+            attached.extend(
+                documents.into_iter().map(|document| Attached { subject: subject.clone(), ..document }),
+            );
             images.push(Named { image, tags: tags.collect::<Result<Vec<ImageReference>>>()? });
         }
         let recipe = match self.what.format {
             Format::DockerArchive => archive::docker(&images)?,
-            Format::OciArchive => archive::oci(&images)?,
+            Format::OciArchive => archive::oci_with(&images, &attached)?,
             Format::OciLayout => {
                 let mut draft = Draft::empty(cas);
-                for (path, part) in crate::oci::layout::files(&images)? {
+                for (path, part) in crate::oci::layout::files_with(&images, &attached)? {
                     let path = format!("{}/{path}", self.what.name);
                     draft.insert(path.as_bytes(), layout::entry(cas, part)?)?;
                 }

@@ -37,13 +37,16 @@ fn a_program_without_its_loader_and_libraries() {
     let files = "{ from = 'program', to = '/bin/', mode = '0755' }";
     let project = project("scratch", files, "entrypoint = ['/bin/program']");
     compiled(&project, "program", &[], MAIN);
-    snapbox::assert_data_eq!(warnings(&project.run("image.app").success()), str![[r#"
+    snapbox::assert_data_eq!(
+        warnings(&project.run("image.app").success()),
+        str![[r#"
 warning: `image.app`: `/bin/program` needs the loader `/lib64/ld-linux-x86-64.so.2`, which the image lacks
 hint: link it statically (Go: `CGO_ENABLED=0`), or take a base that has this C library
 warning: `image.app`: `/bin/program` needs the library `libc.so.6`, which the image lacks
 hint: link it statically, put the library into `files`, or take a base that has it
 
-"#]]);
+"#]]
+    );
     // Kept with the result.
     let check = project.call("check").text();
     assert!(check.contains("needs the library `libc.so.6`"), "{check}");
@@ -80,13 +83,16 @@ fn a_base_that_has_them_is_enough() {
     snapbox::assert_data_eq!(warnings(&project.run("image.app").success()), str![[r#""#]]);
     project.remove("links/bin/sh");
     project.remove("links/lib64");
-    snapbox::assert_data_eq!(warnings(&project.run("image.app").success()), str![[r#"
+    snapbox::assert_data_eq!(
+        warnings(&project.run("image.app").success()),
+        str![[r#"
 warning: `image.app`: `/bin/program` needs the loader `/lib64/ld-linux-x86-64.so.2`, which the image lacks
 hint: link it statically (Go: `CGO_ENABLED=0`), or take a base that has this C library
 warning: `image.app`: `/bin/run` is run by `sh`, which the image lacks
 hint: take a base that has it, or put it into `files`
 
-"#]]);
+"#]]
+    );
 }
 
 #[test]
@@ -102,7 +108,9 @@ fn scripts_entrypoints_and_modes() {
     for name in ["1", "2", "3", "4", "5"] {
         project.write(&format!("data/{name}"), "x");
     }
-    snapbox::assert_data_eq!(warnings(&project.run("image.app").success()), str![[r#"
+    snapbox::assert_data_eq!(
+        warnings(&project.run("image.app").success()),
+        str![[r#"
 warning: `image.app`: the program to run, `/bin/missing`, is not in the image
 hint: name the path at which `files` puts the program
 warning: `image.app`: `/bin/a` is run by `/bin/bash`, which the image lacks
@@ -112,20 +120,30 @@ hint: take a base that has it, or put it into `files`
 warning: `image.app`: everybody may change `/data/1`, `/data/2`, `/data/3`, and 2 more
 hint: give the files another `mode`
 
-"#]]);
+"#]]
+    );
     for (command, expected) in [
-        ("'/bin/not-run'", str![[r#"
+        (
+            "'/bin/not-run'",
+            str![[r#"
 warning: `image.app`: the program to run, `/bin/not-run`, is not executable
 hint: give it `mode = "0755"`
-"#]]),
-        ("'not-run'", str![[r#"
+"#]],
+        ),
+        (
+            "'not-run'",
+            str![[r#"
 warning: `image.app`: the program to run, `not-run`, is not executable
 hint: give it `mode = "0755"`
-"#]]),
-        ("'/bin'", str![[r#"
+"#]],
+        ),
+        (
+            "'/bin'",
+            str![[r#"
 warning: `image.app`: the program to run, `/bin`, is no file
 hint: name the path at which `files` puts the program
-"#]]),
+"#]],
+        ),
         ("'c'", str![[r#""#]]),
     ] {
         project.edit("vcbuild.toml", |text| {
@@ -149,13 +167,16 @@ fn programs_for_another_machine_and_for_slow_deltas() {
     let mut bytes = fs::read(project.path("arm")).unwrap();
     bytes[18..20].copy_from_slice(&183_u16.to_le_bytes());
     fs::write(project.path("arm"), bytes).unwrap();
-    snapbox::assert_data_eq!(warnings(&project.run("image.app").success()), str![[r#"
+    snapbox::assert_data_eq!(
+        warnings(&project.run("image.app").success()),
+        str![[r#"
 warning: `image.app`: `/arm` is for `arm64`, and the image for `linux/amd64`
 hint: compile it for the image's platform
 warning: `image.app`: `/go` has compressed debug sections
 hint: each change moves almost all of it: build with `-ldflags=-compressdwarf=false`, or `-s -w`
 
-"#]]);
+"#]]
+    );
     compiled(&project, "go", &["-static", "-g"], &source);
     compiled(&project, "arm", &["-static"], MAIN);
     snapbox::assert_data_eq!(warnings(&project.run("image.app").success()), str![[r#""#]]);
@@ -178,10 +199,13 @@ fn a_base_is_read_only_if_an_answer_may_lie_there() {
     project.write("vcbuild.toml", &config);
     project.remove("cache");
     let fetched = || project.cache("cas/sha256").exists();
-    snapbox::assert_data_eq!(warnings(&project.run("image.app").success()), str![[r#"
+    snapbox::assert_data_eq!(
+        warnings(&project.run("image.app").success()),
+        str![[r#"
 note: `image.app`: pinned `oci:packed` for linux/amd64 to `sha256:[..]`
 
-"#]]);
+"#]]
+    );
     assert!(!fetched());
     project.write("run", "#!/bin/sh\n");
     snapbox::assert_data_eq!(warnings(&project.run("image.app").success()), str![[r#""#]]);
@@ -189,11 +213,14 @@ note: `image.app`: pinned `oci:packed` for linux/amd64 to `sha256:[..]`
     // What the layer holds is remembered: it need not be there for the next question.
     project.remove("cache/v1/cas/sha256");
     project.write("run", "#!/bin/bash\n");
-    snapbox::assert_data_eq!(warnings(&project.run("image.app").success()), str![[r#"
+    snapbox::assert_data_eq!(
+        warnings(&project.run("image.app").success()),
+        str![[r#"
 warning: `image.app`: `/bin/run` is run by `/bin/bash`, which the image lacks
 hint: take a base that has it, or put it into `files`
 
-"#]]);
+"#]]
+    );
     assert!(!fetched());
     let shown = project.call("show image.app --files").success().text();
     assert!(shown.contains("/bin/sh"), "{shown}");
