@@ -6,9 +6,12 @@
 mod apply;
 mod binary;
 mod change;
+mod diff;
 mod emit;
 mod header;
 mod hunk;
+mod keep;
+mod kept;
 mod name;
 mod note;
 mod overlay;
@@ -18,6 +21,7 @@ mod reason;
 mod section;
 mod show;
 mod text;
+mod write;
 
 #[cfg(test)]
 mod cases;
@@ -28,13 +32,15 @@ mod histories;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod keep_tests;
+#[cfg(test)]
 mod tests;
 
-#[cfg(test)]
-pub use apply::Applied;
-pub use apply::apply;
+pub use apply::{Applied, apply};
+pub use keep::{Keep, Rewriting, Wanted, after, real};
 pub use overlay::Overlay;
 pub use parse::parse;
+pub use reason::show;
 
 use crate::error::Result;
 

@@ -15,6 +15,8 @@ pub struct Patch {
 pub struct Section {
     /// The line of the patch where it starts, from 1.
     pub line: usize,
+    /// The line after its last one.
+    pub end: usize,
     /// Which commit of a mailbox or log it belongs to: renames and copies read the state before it.
     pub commit: usize,
     /// Plain or git's.
