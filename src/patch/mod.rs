@@ -12,6 +12,7 @@ mod header;
 mod hunk;
 mod keep;
 mod kept;
+mod merge;
 mod name;
 mod note;
 mod overlay;
@@ -38,6 +39,7 @@ mod tests;
 
 pub use apply::{Applied, apply};
 pub use keep::{Keep, Rewriting, Wanted, after, real};
+pub use merge::{Labels, Merged, Why, is_marked, merge};
 pub use overlay::Overlay;
 pub use parse::parse;
 pub use reason::show;
