@@ -422,8 +422,18 @@ error: `import.n` changes destinations and has no outputs
 fn check() {
     let project = project();
     project.call("check").success().stdout(str![[r#"
-patch.p: not checked: not fetched
-ok as far as known: 5 tasks, 1 not checked
+ok: 5 tasks
+
+"#]]);
+    project.call("check -v").success().stdout(str![[r#"
+patch.p: `patches/1.patch` applies
+ok: 5 tasks
+
+"#]]);
+    project.edit("src/a", |text| format!("zero\n{text}"));
+    project.call("check").success().stdout(str![[r#"
+patch.p: warning: `patches/1.patch`: hunk 1 of `a` went to line 2, offset +1 line
+ok: 5 tasks
 
 "#]]);
     let hello = Project::hello();

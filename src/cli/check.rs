@@ -8,7 +8,10 @@ use super::run::{Engine, How};
 use super::{Halt, Session, say};
 use crate::error::{Error, Failure};
 use crate::host::stop::Stop;
+use crate::patch::Overlay;
+use crate::report::output::Verbosity;
 use crate::tasks::patch;
+use crate::tasks::patch_set::{self, Applies, Tree};
 use crate::work::{Checked, Inputs, Network, TaskName};
 
 /// Runs the verb.
@@ -26,7 +29,7 @@ pub fn run(session: &Session) -> Result<u8, Halt> {
         known: &known,
     };
     let all = project.graph.ids().collect();
-    let (mut out, mut wrong, mut unchecked) = (String::new(), 0, 0);
+    let (mut out, mut fits, mut wrong, mut unchecked) = (String::new(), Vec::new(), 0, 0);
     let (values, shared) = (BTreeMap::new(), engine.session());
     for (id, state) in forecast::forecast(&engine, &all) {
         let node = project.graph.node(id);
@@ -46,21 +49,51 @@ pub fn run(session: &Session) -> Result<u8, Halt> {
                 for warning in &record.warnings {
                     out.push_str(&format!("{}: warning: {warning}\n", node.name));
                 }
+                if node.name.kind() == "patch" {
+                    for file in patch::set(&record.preimage).files {
+                        fits.push(format!("{}: `{}` applies\n", node.name, file.name));
+                    }
+                }
             }
             State::Runs(_, preimage) if node.name.kind() == "patch" => {
-                match patch::check(&cache, &preimage, &project.local, &stop) {
-                    Ok(notes) => {
-                        for note in notes {
-                            out.push_str(&format!("{}: warning: {note}\n", node.name));
+                let inputs = Inputs::new(&shared, &values, &forecast::Silent);
+                if node.reads.is_empty() {
+                    // The files of a project folder are read where they are. That they can be is known.
+                    let _ = node.task.work(&inputs);
+                }
+                let sources = inputs.into_noted().seen.sources;
+                let sources = sources.into_iter().map(|source| (source.0.digest, source)).collect();
+                let set = patch::set(&preimage);
+                let tree = Tree::over(&cache.cas, set.tree, sources);
+                let mut now = Overlay::new(&tree);
+                let root = project.local.root();
+                let texts = set.files.iter().map(|file| Ok((file, patch_set::text(root, &file.name)?)));
+                let texts = texts.collect::<Result<Vec<_>, Error>>()?;
+                let all = patch_set::apply_all(texts, &mut now, &set.options);
+                let left = set.files.len() - all.len();
+                for (file, applies) in all {
+                    match applies {
+                        Applies::Yes(notes) => {
+                            fits.push(format!("{}: `{}` applies\n", node.name, file.name));
+                            for note in notes {
+                                out.push_str(&format!("{}: warning: {note}\n", node.name));
+                            }
                         }
-                    }
-                    Err(Error::Failed(failure)) => {
-                        wrong += 1;
-                        out.push_str(&shown(&node.name, &failure));
-                    }
-                    Err(_) => {
-                        unchecked += 1;
-                        out.push_str(&format!("{}: not checked: not fetched\n", node.name));
+                        Applies::No(Error::Failed(failure)) => {
+                            wrong += 1;
+                            out.push_str(&shown(&node.name, &failure));
+                            if left > 0 {
+                                let later = match left {
+                                    1 => "the patch after it".to_string(),
+                                    many => format!("the {many} patches after it"),
+                                };
+                                out.push_str(&format!("{}: not checked: {later}\n", node.name));
+                            }
+                        }
+                        Applies::No(_) => {
+                            unchecked += 1;
+                            out.push_str(&format!("{}: not checked: not fetched\n", node.name));
+                        }
                     }
                 }
             }
@@ -81,6 +114,9 @@ pub fn run(session: &Session) -> Result<u8, Halt> {
             }
             State::Runs(..) | State::Asks(..) | State::Unknown(_) => {}
         }
+    }
+    if session.settings.verbosity == Verbosity::Verbose {
+        out.push_str(&fits.concat());
     }
     let tasks = crate::report::text::count(project.graph.nodes.len(), "task");
     out.push_str(&match (wrong, unchecked) {

@@ -98,22 +98,33 @@ impl Place {
 
     /// Reads the configuration and the lock.
     pub fn load(&self) -> Result<Project, Halt> {
-        let config = self.config()?;
+        let project = self.load_as(self.text()?, Pins::default())?;
+        Ok(Project { pins: Pins::read(&self.root)?, ..project })
+    }
+
+    fn project(&self, config: Config, pins: Pins) -> Result<Project, Halt> {
         let variables = config.variables.clone();
         let mut never: Vec<PathBuf> = config.embedded.iter().map(|path| self.root.join(path)).collect();
         never.push(self.cache.canonicalize().unwrap_or_else(|_| self.cache.clone()));
         let graph = Graph::new(config)?;
-        let pins = Pins::read(&self.root)?;
         Ok(Project { graph, variables, local: Local::new(self.root.clone(), never), pins })
     }
 
-    fn config(&self) -> Result<Config, Halt> {
+    /// Reads a project as it would be with another configuration and other pins.
+    pub fn load_as(&self, text: String, pins: Pins) -> Result<Project, Halt> {
+        let config = config::load(Source { name: CONFIG.into(), text }, &self.overrides()?)?;
+        self.project(config, pins)
+    }
+
+    /// The text of the configuration.
+    pub fn text(&self) -> Result<String, Halt> {
         let path = self.root.join(CONFIG);
         let bytes =
             fs::read(&path, 256 << 20)?.ok_or_else(|| Error::failed(format!("`{CONFIG}` is gone")))?;
-        let text = String::from_utf8(bytes)
-            .map_err(|error| Mistake::new(format!("`{CONFIG}` is not UTF-8: {}", error.utf8_error())))?;
-        Ok(config::load(Source { name: CONFIG.into(), text }, &self.overrides()?)?)
+        let wrong = |error: std::string::FromUtf8Error| {
+            Mistake::new(format!("`{CONFIG}` is not UTF-8: {}", error.utf8_error()))
+        };
+        Ok(String::from_utf8(bytes).map_err(wrong)?)
     }
 
     fn overrides(&self) -> Result<Overrides, Halt> {

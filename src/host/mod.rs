@@ -7,9 +7,11 @@
 //! what is known of one without reading it.
 
 mod below;
+pub mod checkout;
 pub mod cluster;
 mod embedded;
 mod embedded_cluster;
+pub mod foreground;
 pub mod fs;
 pub mod git;
 pub mod index;

@@ -4,8 +4,8 @@
 //! git2's `merge_file` rather than diffy's: the same hunks, the same zealous reduction of conflicts and
 //! the same markers as in `git rebase`, which users and their editors know.
 
-use super::write::is_binary;
 use super::Entry;
+use super::write::is_binary;
 
 /// What came of a merge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,8 +33,12 @@ impl std::fmt::Display for Why {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Lines => "both change the same lines, which are marked",
-            Self::GoneBelow => "the file that the patch changes is not there any more; the checkout has the patch's",
-            Self::ChangedBelow => "the patch deletes the file, which has changed; the checkout has the new one",
+            Self::GoneBelow => {
+                "the file that the patch changes is not there any more; the checkout has the patch's"
+            }
+            Self::ChangedBelow => {
+                "the patch deletes the file, which has changed; the checkout has the new one"
+            }
             Self::NoLines => "both change it, and it has no lines to merge; the checkout has the patch's",
         })
     }
@@ -140,8 +144,12 @@ mod tests {
 
     #[test]
     fn the_same_lines_are_marked_as_git_does() {
-        let merged =
-            merge(file("1\n2\n3\n").as_ref(), file("1\nTWO\n3\n").as_ref(), file("1\nzwei\n3\n").as_ref(), LABELS);
+        let merged = merge(
+            file("1\n2\n3\n").as_ref(),
+            file("1\nTWO\n3\n").as_ref(),
+            file("1\nzwei\n3\n").as_ref(),
+            LABELS,
+        );
         let marked = "1\n<<<<<<< new\nTWO\n=======\nzwei\n>>>>>>> the patch\n3\n";
         assert_eq!(merged, Merged::Conflict(file(marked), Why::Lines));
         assert!(is_marked(marked.as_bytes()) && !is_marked(b"a\n=======\n"));
