@@ -16,6 +16,7 @@ mod inputs;
 mod layers;
 mod licences;
 mod memo;
+mod patch;
 mod style;
 mod targets;
 mod vars;

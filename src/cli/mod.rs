@@ -8,6 +8,7 @@ mod get;
 mod graph;
 mod list;
 mod log;
+mod patch;
 mod place;
 mod remember;
 mod run;
@@ -99,6 +100,8 @@ enum Verb {
     Vars,
     /// Moves pins in vcbuild.lock to what their names mean now
     Update(update::Update),
+    /// Edits patches: new ones, changes, refreshed places, a new tree below
+    Patch(patch::PatchVerb),
     /// Looks after the cache
     Cache(cache::CacheVerb),
     /// Prints the JSON schema of vcbuild.toml
@@ -223,6 +226,7 @@ fn dispatch(
         Verb::Check => check::run(&session),
         Verb::Vars => vars::run(&session),
         Verb::Update(verb) => verb.run(&session),
+        Verb::Patch(verb) => verb.run(&session),
         Verb::Cache(verb) => verb.run(&session),
         Verb::Schema | Verb::Completions { .. } => panic!("BUG: already done"),
     }
