@@ -81,8 +81,13 @@ impl Pins {
     pub fn read(root: &Path) -> Result<Self> {
         let path = root.join(NAME);
         let Some(bytes) = fs::read(&path, 16 << 20)? else { return Ok(Self::default()) };
+        let text = String::from_utf8(bytes);
+        Self::parse(text.map_err(|_| Error::failed(format!("read `{NAME}`: it is not UTF-8")))?)
+    }
+
+    /// Reads the text of the file.
+    pub fn parse(text: String) -> Result<Self> {
         let wrong = |why: String| Error::failed(format!("read `{NAME}`: {why}"));
-        let text = String::from_utf8(bytes).map_err(|_| wrong("it is not UTF-8".into()))?;
         #[derive(Deserialize)]
         struct Version {
             version: u32,

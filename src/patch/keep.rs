@@ -350,10 +350,11 @@ impl Composing<'_> {
                 Instead::Nothing => {}
             }
         }
-        if let Some(new) = new.get(&self.patch.sections.len()) {
-            put(&mut out, new);
-        }
-        put(&mut out, self.lines.range(at, self.lines.count()));
+        let rest = self.lines.range(at, self.lines.count());
+        let last = new.get(&self.patch.sections.len()).map_or(&b""[..], |new| new);
+        // What follows the last section is a signature or the like; without any, all is description.
+        let parts = if self.patch.sections.is_empty() { [rest, last] } else { [last, rest] };
+        parts.iter().for_each(|part| put(&mut out, part));
         out
     }
 }

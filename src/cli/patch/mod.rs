@@ -3,6 +3,7 @@
 
 mod back;
 mod edit;
+mod merging;
 mod open;
 mod rebase;
 mod rebase_old;
@@ -21,6 +22,7 @@ use crate::error::{Mistake, did_you_mean};
 use crate::glob::{self, Globs};
 use crate::schedule::TaskId;
 use crate::tasks::patch::listed;
+use crate::tasks::patch_set;
 
 /// The loop, as `--help` shows it.
 const LOOP: &str = "\
