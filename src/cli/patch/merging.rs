@@ -206,7 +206,7 @@ impl Merging<'_> {
             let mut ours = file(now, &path)?;
             if ours.is_none()
                 && theirs.is_some()
-                && let Some(moved) = self.moved(old, &path, was.as_ref(), now)?
+                && let Some(moved) = self.moved(old, &path, now)?
             {
                 ours = file(now, &moved)?;
                 place = moved;
@@ -237,24 +237,15 @@ impl Merging<'_> {
 
     /// Where a file went that the old tree had at `path`: the one new path in the new tree with the same
     /// content.
-    fn moved(
-        &self,
-        old: &Old,
-        path: &[u8],
-        was: Option<&Entry>,
-        now: &Overlay<'_>,
-    ) -> Result<Option<Vec<u8>>> {
+    fn moved(&self, old: &Old, path: &[u8], now: &Overlay<'_>) -> Result<Option<Vec<u8>>> {
         let cas = &self.opened.cache.cas;
-        let (Some(Entry::File { content, .. }), false) = (was, now.changes().contains_key(path)) else {
-            return Ok(None);
-        };
-        if content.is_empty() {
+        let Some(Stored::File { blob: was, .. }) = cas.entry(&old.tree, path)? else { return Ok(None) };
+        if was.size == 0 || now.changes().contains_key(path) {
             return Ok(None);
         }
-        let digest = Digest::of(content);
         let mut found = Vec::new();
         cas.walk(&self.opened.set.tree, &mut |path, entry| {
-            if matches!(entry, Stored::File { blob, .. } if blob.digest == digest)
+            if matches!(entry, Stored::File { blob, .. } if *blob == was)
                 && cas.entry(&old.tree, path)?.is_none()
             {
                 found.push(path.to_vec());
