@@ -361,6 +361,12 @@ fn what_git_ignores_is_left_out() {
 fn offsets_are_renewed() {
     let project = project();
     project.edit("src/f", |text| format!("zero\n{text}"));
+    project.call("check").success().stdout(str![[r#"
+patch.p: warning: `patches/1-first.patch`: hunk 1 of `f` went to line 2, offset +1 line
+patch.p: warning: `patches/2-second.patch`: hunk 1 of `f` went to line 20, offset +1 line
+ok: 1 task
+
+"#]]);
     project.call("patch refresh 1-first").success().stderr(str![[r#"
 wrote `patches/1-first.patch`: 1 place renewed
 

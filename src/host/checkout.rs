@@ -40,13 +40,12 @@ fn wrong(error: &git2::Error) -> Error {
     Error::failed(format!("make a git work tree: {}", error.message().to_lowercase()))
 }
 
+/// Takes one file of a commit.
+pub type Put<'a> = dyn FnMut(File) -> Result<()> + 'a;
+
 /// Makes a repository in `folder` with one commit that holds all files that `each` gives. The files
 /// themselves are the caller's to write.
-pub fn make(
-    folder: &Path,
-    message: &str,
-    each: &mut dyn FnMut(&mut dyn FnMut(File) -> Result<()>) -> Result<()>,
-) -> Result<()> {
+pub fn make(folder: &Path, message: &str, each: &mut dyn FnMut(&mut Put<'_>) -> Result<()>) -> Result<()> {
     let mut options = RepositoryInitOptions::new();
     options.external_template(false).initial_head("vcbuild");
     let repository = Repository::init_opts(folder, &options).map_err(|error| wrong(&error))?;
@@ -87,7 +86,7 @@ pub fn make(
 #[derive(Default)]
 struct Folder {
     files: BTreeMap<Vec<u8>, (Oid, Mode)>,
-    folders: BTreeMap<Vec<u8>, Folder>,
+    folders: BTreeMap<Vec<u8>, Self>,
 }
 
 impl Folder {
@@ -121,10 +120,11 @@ pub struct Ignored(Option<(Repository, git2::Index)>);
 impl Ignored {
     /// Looks at the work tree in `folder`; without a repository nothing is ignored.
     pub fn of(folder: &Path) -> Self {
-        let open = || Some(Repository::open(folder).ok()?);
-        Self(
-            open().and_then(|repository| Some((repository.index().ok()?, repository))).map(|(i, r)| (r, i)),
-        )
+        let repository = Repository::open(folder).ok();
+        Self(repository.and_then(|repository| {
+            let index = repository.index().ok()?;
+            Some((repository, index))
+        }))
     }
 
     /// Whether a file that is new there is passed over.

@@ -29,8 +29,12 @@ struct Fit<'a> {
     old: Range<usize>,
     /// The same lines in the content that it makes.
     made: Range<usize>,
-    rows: Vec<(Side, Range<usize>, Option<&'a [u8]>)>,
+    rows: Vec<Place<'a>>,
 }
+
+/// A line of a hunk: its side, where it is in the old content (or, if it is new, in what is made), and how
+/// it was written, if that is still right.
+type Place<'a> = (Side, Range<usize>, Option<&'a [u8]>);
 
 impl<'a> Written<'a> {
     /// Whether the section was converted to CRLF as a whole.

@@ -31,7 +31,7 @@ impl New {
             return Err(Mistake::new("there are several patch tasks").hint(hint).into());
         };
         let file = path_of_new(desk, &project, id, &self.name)?;
-        if fs::status(&desk.root().join(&file), fs::Links::Keep).ok().flatten().is_some() {
+        if fs::status(desk.root().join(&file), fs::Links::Keep).ok().flatten().is_some() {
             let message = format!("`{file}` exists already");
             return Err(Mistake::new(message)
                 .hint(format!("`vcbuild patch edit {}` changes it", self.name))

@@ -27,16 +27,16 @@ use crate::tasks::patch_set;
 /// The loop, as `--help` shows it.
 const LOOP: &str = "\
 The loop:
-  vcbuild patch edit fix-x       your editor on the files of patches/fix-x.patch, in a git work tree
-                                 of what comes before it; when it ends well, the patch is written back
-  vcbuild patch new fix-y        the same for a patch that does not exist yet
-  vcbuild patch edit fix-x -- make test                    any command instead of the editor
-  vcbuild patch edit fix-x --open && code \"$(…)\"           only make the work tree, write back by
-  vcbuild patch refresh fix-x                              `refresh`; without one it renews offsets
-  vcbuild check                  do all patches apply?     vcbuild update   move the pin below them
-  vcbuild patch rebase           merge all patches onto the new tree; conflicts as in git, then
-  vcbuild patch rebase --continue                          (or --abort: nothing was written)
-Only hunks that changed are written, all else stays byte for byte. Edits are kept until they are written.";
+  vcbuild patch edit fix-x              your editor on the patch's files, in a git work tree;
+                                        when it ends with 0 the patch file is written back
+  vcbuild patch edit fix-x -- make      any command instead of the editor
+  vcbuild patch edit fix-x --open       for an IDE: prints the work tree, which stays open
+  vcbuild patch refresh fix-x           writes that back; without one, corrects line numbers
+  vcbuild patch new fix-y               the same for a patch that does not exist yet
+  vcbuild check                         do all patches apply, and where?
+  vcbuild update; vcbuild patch rebase  a new upstream: merges all patches, conflicts as in git
+  vcbuild patch rebase --continue       after they are resolved (--abort: nothing was written)
+";
 
 /// Arguments of `patch`
 #[derive(clap::Args)]
