@@ -362,7 +362,7 @@ fn offsets_are_renewed() {
     let project = project();
     project.edit("src/f", |text| format!("zero\n{text}"));
     project.call("check").success().stdout(str![[r#"
-patch.p: warning: `patches/1-first.patch`: hunk 1 of `f` went to line 2, offset +1 line
+patch.p: warning: `patches/1-first.patch`: hunk 1 of `f` went to line 2, offset +1 line, fuzz 1
 patch.p: warning: `patches/2-second.patch`: hunk 1 of `f` went to line 20, offset +1 line
 ok: 1 task
 
@@ -706,4 +706,75 @@ fn a_matrix_of_patch_tasks() {
         edit!(project, "1-first", "true").failure(2).stderr.contains("`--task patch.p[l]`"),
         "axes are named"
     );
+}
+
+#[test]
+fn a_work_tree_for_an_ide() {
+    let project = project();
+    let place = project.call("patch edit 1-first --open").success().text();
+    let place = std::path::PathBuf::from(place.trim_end());
+    fs::write(place.join("g"), "from the ide\n").unwrap();
+    project.call("patch refresh 1-first --keep").success();
+    assert!(project.read("patches/1-first.patch").contains("+from the ide\n"));
+    fs::write(place.join("g"), "again\n").unwrap();
+    project.call("patch refresh 1-first").success();
+    assert!(project.read("patches/1-first.patch").contains("+again\n"));
+    assert!(!place.exists());
+    // In a folder of one's own, which stays.
+    let mine = project.beside("mine");
+    project.call("patch new 3 --open --at ../mine").success();
+    project.call("patch edit 3 --at ../other -- true").failure(1);
+    fs::write(mine.join("g"), "mine\n").unwrap();
+    fs::create_dir(project.path("sub")).unwrap();
+    project.call("patch refresh 3").success();
+    assert!(mine.join(".git").is_dir());
+    let done = project.call("patch edit 3 --open --at ../mine").failure(1);
+    assert!(done.stderr.contains("is not empty\nhint: name a new folder with `--at`\n"), "{}", done.stderr);
+    others_agree(&project, &[BOTH, &["patches/3.patch"]].concat());
+}
+
+/// Runs `vcbuild` in a terminal and types.
+fn in_a_terminal(project: &Project, arguments: &str, env: &[(&str, &str)], typed: &str) -> (i32, String) {
+    let line = format!("{} {arguments}", env!("CARGO_BIN_EXE_vcbuild"));
+    let mut command = Command::new("script");
+    command.args(["-qec", &line, "/dev/null"]).current_dir(project.root());
+    project.clean(&mut command);
+    command.env("SHELL", "/bin/sh").env("TERM", "dumb").envs(env.iter().copied());
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // A terminal that is asked for input before anybody reads keeps it.
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    for piece in typed.split_inclusive(['\n', '\x03']) {
+        std::io::Write::write_all(&mut stdin, piece.as_bytes()).unwrap();
+        // Ctrl-C makes a terminal forget what was not read yet.
+        std::thread::sleep(std::time::Duration::from_millis(500));
+    }
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    (output.status.code().unwrap(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn in_a_terminal_there_is_an_editor_or_a_shell() {
+    let project = project().program("editor", "#!/bin/sh\ntest -t 0 && test -t 1 || exit 9\necho \"$@\" > ../../../../../said\nsed -i 's/^C$/seen/' \"$2\"\n");
+    let editor = format!("{} --wait", project.path("editor").display());
+    let (code, said) =
+        in_a_terminal(&project, "patch edit 1-first", &[("VISUAL", &editor), ("EDITOR", "false")], "");
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(project.read("said"), "--wait f\n");
+    assert!(project.read("patches/1-first.patch").contains("+seen\n"));
+    let (code, said) = in_a_terminal(&project, "patch new 3", &[], "sed -i s/^g$/typed/ g\nexit\n");
+    assert_eq!(code, 0, "{said}");
+    assert!(project.read("patches/3.patch").contains("+typed\n"));
+    // Ctrl-C ends what runs in the shell, then the shell says that nothing is to be written.
+    let (code, said) =
+        in_a_terminal(&project, "patch edit 3", &[], "echo lost > g; sleep 60\n\x03exit 1\n");
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("nothing was written"), "{said}");
+    // Ctrl-C to a command: it ends, we do not.
+    let (code, said) = in_a_terminal(&project, "patch edit 3 -- sleep 60", &[], "\x03");
+    assert_eq!(code, 130, "{said}");
+    assert!(said.contains("`sleep` was interrupted; nothing was written"), "{said}");
+    project.call("patch refresh 3").success();
+    assert!(project.read("patches/3.patch").contains("+lost\n"), "{}", project.read("patches/3.patch"));
 }

@@ -197,6 +197,13 @@ impl How {
         if !matches!(exit, Ok(Exit::Code(0))) {
             let program = argv.first().map(|program| program.display().to_string()).unwrap_or_default();
             let message = match exit {
+                Ok(Exit::Signal(signal_hook::consts::SIGINT)) => {
+                    let failure =
+                        kept(format!("`{program}` was interrupted; nothing was written"), target, &folder);
+                    let hints = failure.hints.iter().map(|hint| format!("hint: {hint}"));
+                    desk.warn(&[vec![failure.message.clone()], hints.collect()].concat());
+                    return Ok(130);
+                }
                 Ok(exit) => format!("`{program}`: {exit}; nothing was written"),
                 Err(Error::Failed(failure)) => failure.message,
                 Err(other) => return Err(other.into()),
