@@ -2,6 +2,7 @@
 //! given to git and GNU patch.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 use snapbox::str;
@@ -85,6 +86,13 @@ wrote `patches/1-first.patch`: 1 file
 fn without_a_change_not_a_byte_changes() {
     let project = project();
     for name in ["1-first.patch", "patches/2-second.patch", "2-second"] {
+        edit!(project, name, "true").success();
+    }
+    assert_eq!(project.read("patches/1-first.patch"), FIRST);
+    assert_eq!(project.read("patches/2-second.patch"), SECOND);
+    // Also not if they go in with an offset or fuzz.
+    project.edit("src/f", |text| format!("zero\n{}", text.replace("e\n", "E\n")));
+    for name in ["1-first", "2-second"] {
         edit!(project, name, "true").success();
     }
     assert_eq!(project.read("patches/1-first.patch"), FIRST);
@@ -176,6 +184,11 @@ fn somebody_else_changed_the_file_meanwhile() {
         ),
         "{}",
         done.stderr
+    );
+    let done = edit!(project, "2-second", "true").failure(1);
+    assert!(
+        done.stderr
+            .starts_with("error: `patches/2-second.patch` has changed since its work tree was made\n")
     );
     project.write("patches/2-second.patch", SECOND);
     project.call("patch refresh 2-second").success();
@@ -777,4 +790,69 @@ fn in_a_terminal_there_is_an_editor_or_a_shell() {
     assert!(said.contains("`sleep` was interrupted; nothing was written"), "{said}");
     project.call("patch refresh 3").success();
     assert!(project.read("patches/3.patch").contains("+lost\n"), "{}", project.read("patches/3.patch"));
+}
+
+#[test]
+fn a_folder_that_cannot_be_written() {
+    let project = project();
+    fs::set_permissions(project.path("patches"), fs::Permissions::from_mode(0o555)).unwrap();
+    let edit = ["patch", "edit", "1-first", "--", "sed", "-i", "s/^C$/D/", "f"];
+    let mut command = project.command(&edit);
+    if rustix::process::getuid().is_root() {
+        // Without this even root has to keep to permissions.
+        let mut without = Command::new("setpriv");
+        without.arg("--bounding-set=-dac_override,-dac_read_search").arg(env!("CARGO_BIN_EXE_vcbuild")).args(edit);
+        without.current_dir(project.root()).stdin(Stdio::null());
+        project.clean(&mut without);
+        command = without;
+    }
+    let output = command.output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("permission denied\nhint: all changes are kept in `"), "{said}");
+    fs::set_permissions(project.path("patches"), fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(project.read("patches/1-first.patch"), FIRST);
+    project.call("patch refresh 1-first").success();
+    assert!(project.read("patches/1-first.patch").contains("+D\n"));
+}
+
+#[test]
+fn a_patch_that_is_listed_and_not_there_yet() {
+    let project = project().config("[patch.p]\ntree = 'src'\nfiles = ['patches/1-first.patch', 'patches/mine.patch']\n");
+    project.call("patch rebase").failure(1);
+    project.call("patch new mine -- sed -i s/^g$/G/ g").success();
+    others_agree(&project, &["patches/1-first.patch", "patches/mine.patch"]);
+}
+
+#[test]
+fn what_is_there_already_is_an_error_unless_it_may_be() {
+    let project = project();
+    project.write("src/f", &letters(&[('c', "C\n")]));
+    let done = project.run("").failure(1);
+    assert!(done.stderr.contains("`f` has this change already"), "{}", done.stderr);
+    assert!(done.stderr.contains("hint: remove the patch if upstream has it now, or set `already_applied = \"skip\"`"));
+    assert!(project.call("check").failure(1).text().contains("`f` has this change already"));
+    project.edit("vcbuild.toml", |text| format!("{text}already_applied = 'skip'\n"));
+    let done = project.run("").success();
+    assert!(done.stderr.contains("`patches/1-first.patch`: `f` has this change already"), "{}", done.stderr);
+    project.write("src/f", &letters(&[('c', "other\n")]));
+    let done = project.run("").failure(1);
+    assert!(done.stderr.contains("expected") && done.stderr.contains("there, from line") && done.stderr.contains("not there: `c`"), "{}", done.stderr);
+}
+
+#[test]
+fn a_patch_stores_what_it_touches_and_no_more() {
+    let project = project();
+    for folder in 0..40 {
+        for file in 0..40 {
+            project.write(&format!("src/d{folder}/f{file}"), &format!("{folder} {file}\n"));
+        }
+    }
+    let nested = "--- a/d7/f7\n+++ b/d7/f7\n@@ -1 +1 @@\n-7 7\n+seven\n";
+    project.run("").success();
+    let before = folder::files(&project.cache("cas")).len();
+    project.write("patches/3.patch", nested);
+    project.run("").success();
+    // The patch, the file, its folder, the root.
+    assert_eq!(folder::files(&project.cache("cas")).len(), before + 4);
 }

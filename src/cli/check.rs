@@ -81,7 +81,8 @@ pub fn run(session: &Session) -> Result<u8, Halt> {
                         }
                         Applies::No(Error::Failed(failure)) => {
                             wrong += 1;
-                            out.push_str(&shown(&node.name, &failure));
+                            let hint = "`vcbuild patch rebase` merges patches with a tree that has changed";
+                            out.push_str(&shown(&node.name, &failure.hint(hint)));
                             if left > 0 {
                                 let later = match left {
                                     1 => "the patch after it".to_string(),

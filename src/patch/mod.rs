@@ -1,6 +1,7 @@
 //! Applies unified diffs: bytes in, changes out. Parses a patch strictly (nothing in it is dropped
 //! silently), places each hunk by GNU patch's rules as far as those are safe, and gives all changes or
 //! none. Knows no file system, no cache and no task; the tree comes in through [`Files`].
+//! Also writes patches again for another change (`keep`), and merges files (`merge`).
 //! `docs/patch.md` lists where it refuses what other tools accept, and why.
 
 mod apply;

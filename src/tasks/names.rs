@@ -253,7 +253,7 @@ pub trait Declare: Task {
         &[]
     }
 
-    /// Its patches with the tree that they go to, also when a glob matches none yet; nothing if it is no
+    /// Its patches with the tree that they go to, without those that are not there; nothing if it is no
     /// patch task.
     fn patch_set(&self, _inputs: &Inputs<'_>) -> Option<Result<Set>> {
         None

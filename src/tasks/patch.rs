@@ -86,11 +86,9 @@ impl Declare for Patch {
 
     fn patch_set(&self, inputs: &Inputs<'_>) -> Option<Result<Set>> {
         let files = self.files.iter().map(|file| match listed_by(file, inputs) {
-            Ok(found) => Ok(found),
-            Err(error) => match glob::is_pattern(file) && matches!(error, Error::Failed(_)) {
-                true => Ok(Vec::new()),
-                false => Err(error),
-            },
+            // What is not there yet may be about to be made.
+            Err(Error::Failed(_)) => Ok(Vec::new()),
+            other => other,
         });
         let files = files.collect::<Result<Vec<_>>>();
         Some(files.and_then(|files| Ok(self.what(files, inputs)?.set())))

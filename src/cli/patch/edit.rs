@@ -172,6 +172,14 @@ impl How {
         };
         let folder = scratch.state.folder.clone();
         if again {
+            let text = fs::read(&desk.root().join(&target.file), patch_set::LONGEST)?;
+            if text.as_deref().map(Digest::of) != scratch.state.patch {
+                let message = format!("`{}` has changed since its work tree was made", target.file);
+                return Err(Failure::new(message)
+                    .hint(format!("take what you need from `{}`", folder.display()))
+                    .hint(format!("then `vcbuild patch edit {} --discard`", target.file))
+                    .into());
+            }
             desk.remark(format!("`{}` is open, with what was changed before", target.file));
         }
         if self.open {
@@ -182,8 +190,10 @@ impl How {
             ));
             return Ok(0);
         }
-        let touched = back::touched(desk, &scratch.state);
-        let argv = self.argv(desk, &touched);
+        let argv = match self.command.is_empty() {
+            true => self.usual(desk, &back::touched(desk, &scratch.state)),
+            false => self.command.clone(),
+        };
         if self.command.is_empty() {
             desk.remark(format!("work tree: {}", folder.display()));
             desk.remark(
@@ -213,10 +223,8 @@ impl How {
         back::write(desk, target, scratch, After::Close)
     }
 
-    fn argv(&self, desk: &Desk<'_>, touched: &[OsString]) -> Vec<OsString> {
-        if !self.command.is_empty() {
-            return self.command.clone();
-        }
+    /// The command that a user expects: the editor for what the patch touches, or a shell.
+    fn usual(&self, desk: &Desk<'_>, touched: &[OsString]) -> Vec<OsString> {
         let set = |name: &str| desk.session.place.env.value(name).filter(|value| !value.is_empty());
         match set("VISUAL").or(set("EDITOR")) {
             Some(editor) if !touched.is_empty() => {

@@ -8,7 +8,7 @@ use super::back::replace;
 use super::merging::{Merging, Stopped};
 use super::open::open;
 use super::rebase_state::{Came, Done, Home, Open, State};
-use super::{Desk, Halt, rebase_old, tasks};
+use super::{Desk, Halt, order, rebase_old, tasks};
 use crate::digest::Digest;
 use crate::error::{Failure, Mistake, Result};
 use crate::host::fs;
@@ -153,6 +153,8 @@ fn find(desk: &Desk<'_>, task: &str) -> Result<(Project, TaskId), Halt> {
     let project = desk.session.place.load()?;
     let missing = || Mistake::new(format!("there is no task `{task}` any more"));
     let id = project.graph.find(task).ok_or_else(missing)?;
+    // A file that is listed and not there is a mistake.
+    order(desk, &project, id, None)?;
     Ok((project, id))
 }
 

@@ -161,7 +161,8 @@ impl Home {
             done: done.to_vec(),
             open: open.map(|(open, _)| open),
         };
-        let Ok(text) = serde_json::to_string(&state) else { panic!("BUG: a state cannot be written") };
+        let text = serde_json::to_string(&state)
+            .map_err(|error| Error::failed(format!("note the rebase of `{}`: {error}", self.task)))?;
         fs::write(&fresh.join("rebase.json"), text.as_bytes(), 0o644, Durability::Synced)?;
         fs::exchange(fresh, &self.path)
     }

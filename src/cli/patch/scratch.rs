@@ -147,7 +147,7 @@ pub fn write_tree(
     none: &Globs,
     message: &str,
 ) -> Result<()> {
-    folder::bring(cas, before, folder, none)?;
+    folder::bring(cas, now, folder, none)?;
     checkout::make(folder, message, &mut |put| {
         cas.walk(before, &mut |path, entry| {
             let path = path.to_vec();
@@ -163,9 +163,7 @@ pub fn write_tree(
                 }
             }
         })
-    })?;
-    let git = Globs::new(&[".git"]).map_err(Error::failed)?;
-    folder::bring(cas, now, folder, &git)
+    })
 }
 
 fn content_of(cas: &Cas, entry: &Entry) -> Result<Vec<u8>> {
@@ -182,7 +180,8 @@ fn content_of(cas: &Cas, entry: &Entry) -> Result<Vec<u8>> {
 }
 
 fn write(state: &State, home: &Path) -> Result<()> {
-    let Ok(text) = serde_json::to_string_pretty(state) else { panic!("BUG: a state cannot be written") };
+    let text = serde_json::to_string_pretty(state)
+        .map_err(|error| Error::failed(format!("note the work tree of `{}`: {error}", state.file)))?;
     fs::write(&home.join("state.json"), text.as_bytes(), 0o644, Durability::Synced)
 }
 
