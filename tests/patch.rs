@@ -801,7 +801,10 @@ fn a_folder_that_cannot_be_written() {
     if rustix::process::getuid().is_root() {
         // Without this even root has to keep to permissions.
         let mut without = Command::new("setpriv");
-        without.arg("--bounding-set=-dac_override,-dac_read_search").arg(env!("CARGO_BIN_EXE_vcbuild")).args(edit);
+        without
+            .arg("--bounding-set=-dac_override,-dac_read_search")
+            .arg(env!("CARGO_BIN_EXE_vcbuild"))
+            .args(edit);
         without.current_dir(project.root()).stdin(Stdio::null());
         project.clean(&mut without);
         command = without;
@@ -818,7 +821,8 @@ fn a_folder_that_cannot_be_written() {
 
 #[test]
 fn a_patch_that_is_listed_and_not_there_yet() {
-    let project = project().config("[patch.p]\ntree = 'src'\nfiles = ['patches/1-first.patch', 'patches/mine.patch']\n");
+    let project = project()
+        .config("[patch.p]\ntree = 'src'\nfiles = ['patches/1-first.patch', 'patches/mine.patch']\n");
     project.call("patch rebase").failure(1);
     project.call("patch new mine -- sed -i s/^g$/G/ g").success();
     others_agree(&project, &["patches/1-first.patch", "patches/mine.patch"]);
@@ -830,14 +834,27 @@ fn what_is_there_already_is_an_error_unless_it_may_be() {
     project.write("src/f", &letters(&[('c', "C\n")]));
     let done = project.run("").failure(1);
     assert!(done.stderr.contains("`f` has this change already"), "{}", done.stderr);
-    assert!(done.stderr.contains("hint: remove the patch if upstream has it now, or set `already_applied = \"skip\"`"));
+    assert!(
+        done.stderr
+            .contains("hint: remove the patch if upstream has it now, or set `already_applied = \"skip\"`")
+    );
     assert!(project.call("check").failure(1).text().contains("`f` has this change already"));
     project.edit("vcbuild.toml", |text| format!("{text}already_applied = 'skip'\n"));
     let done = project.run("").success();
-    assert!(done.stderr.contains("`patches/1-first.patch`: `f` has this change already"), "{}", done.stderr);
+    assert!(
+        done.stderr.contains("`patches/1-first.patch`: `f` has this change already"),
+        "{}",
+        done.stderr
+    );
     project.write("src/f", &letters(&[('c', "other\n")]));
     let done = project.run("").failure(1);
-    assert!(done.stderr.contains("expected") && done.stderr.contains("there, from line") && done.stderr.contains("not there: `c`"), "{}", done.stderr);
+    assert!(
+        done.stderr.contains("expected")
+            && done.stderr.contains("there, from line")
+            && done.stderr.contains("not there: `c`"),
+        "{}",
+        done.stderr
+    );
 }
 
 #[test]

@@ -457,6 +457,7 @@ patch.patched: error: `patches/0002-clock-utc.patch` line 7: hunk 1 of `src/cloc
               sleep(1);                            |         sleep(1);
     not there: `        strftime(text, sizeof text, "%H.%M.…`
     hint: the file changed since the patch was made: write the patch again for it
+    hint: `vcbuild patch rebase` merges patches with a tree that has changed
 1 error in 12 tasks
 
 "#]]);
