@@ -873,3 +873,73 @@ fn a_patch_stores_what_it_touches_and_no_more() {
     // The patch, the file, its folder, the root.
     assert_eq!(folder::files(&project.cache("cas")).len(), before + 4);
 }
+
+#[test]
+fn a_cleared_cache_takes_no_edit_away() {
+    let upstream = Upstream::new();
+    let project = &upstream.project;
+    edit!(project, "1-first", "sed -i 's/^C$/D/' f; false").failure(1);
+    assert!(
+        project
+            .call("patch rebase")
+            .failure(1)
+            .stderr
+            .contains("`patches/1-first.patch` has an open work tree")
+    );
+    project.call("cache clear").success();
+    project.call("patch refresh 1-first").success();
+    upstream.agrees(BOTH);
+    // A conflict in the first patch is resolved; what the second was made for is lost with the cache.
+    project.write("patches/1-first.patch", FIRST);
+    upstream.moves(|project| project.write("up/f", &letters(&[('c', "sea\n"), ('s', "S\n")])));
+    let done = project.call("patch rebase").failure(1);
+    let file = work_tree(&done.stderr).join("f");
+    let text = fs::read_to_string(&file).unwrap();
+    let (start, end) = (text.find("<<<<").unwrap(), text.find("d\ne\n").unwrap());
+    fs::write(&file, format!("{}SEA\n{}", &text[..start], &text[end..])).unwrap();
+    project.call("cache clear").success();
+    let done = project.call("patch rebase --continue").failure(1);
+    assert!(
+        done.stderr.contains(
+            "`patches/2-second.patch` does not go into the tree, and what it was made for is not known"
+        ),
+        "{}",
+        done.stderr
+    );
+    // With less to ask for it goes on: the decision was kept.
+    project.edit("vcbuild.toml", |text| text.replace("fuzz = 0", "fuzz = 2"));
+    project.call("patch rebase --continue").success();
+    upstream.agrees(BOTH);
+}
+
+#[test]
+fn killed_at_any_moment_a_rebase_goes_on_or_begins_again() {
+    let upstream = Upstream::new();
+    let project = &upstream.project;
+    upstream.moves(|project| project.write("up/f", &format!("0\n{}", letters(&[('e', "E\n")]))));
+    project.run("clone").success();
+    let saved = [project.read("patches/1-first.patch"), project.read("patches/2-second.patch")];
+    let read = || BOTH.iter().map(|name| project.read(name)).collect::<Vec<_>>();
+    project.call("patch rebase").success();
+    let new = read();
+    assert!(new[0] != saved[0] && new[1] != saved[1]);
+    for wait in 0..30 {
+        for (name, text) in BOTH.iter().zip(&saved) {
+            project.write(name, text);
+        }
+        let mut child = project.command(&["patch", "rebase"]).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_micros(wait * 1500));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for (now, all) in read().iter().zip(saved.iter().zip(&new)) {
+            assert!(now == all.0 || now == all.1);
+        }
+        let done = project.call("patch rebase");
+        if done.stderr.contains("is not finished") {
+            project.call("patch rebase --continue").success();
+        } else {
+            done.success();
+        }
+        assert_eq!(read(), new);
+    }
+}

@@ -8,7 +8,7 @@ use super::back::apply;
 use super::open::Opened;
 use super::rebase_state::{Came, Done, Old, Open, State};
 use super::scratch;
-use crate::cache::tree::Entry as Stored;
+use crate::cache::tree::{Entry as Stored, Holds};
 use crate::digest::Digest;
 use crate::error::{Error, Failure, Result};
 use crate::patch::{
@@ -165,8 +165,17 @@ impl Merging<'_> {
         }
         match self.old {
             None => Ok(One::NeedsOld(why)),
-            Some(old) => self.merged(name, text, now, old, why),
+            Some(old) => match self.merged(name, text, now, old, why.clone()) {
+                // What the cache has lost of the old tree nobody here can make again.
+                Err(Error::Lost(digest)) if self.is_old(&digest) => Ok(One::NeedsOld(why)),
+                other => other,
+            },
         }
+    }
+
+    /// Whether lost content is none of the new tree.
+    fn is_old(&self, digest: &Digest) -> bool {
+        self.opened.cache.cas.holds(&self.opened.set.tree, digest) == Holds::No
     }
 
     /// Merges file by file what the patch did to the old tree with what became of that.

@@ -8,7 +8,7 @@ use super::back::replace;
 use super::merging::{Merging, Stopped};
 use super::open::open;
 use super::rebase_state::{Came, Done, Home, Open, State};
-use super::{Desk, Halt, order, rebase_old, tasks};
+use super::{Desk, Halt, order, rebase_old, scratch, tasks};
 use crate::digest::Digest;
 use crate::error::{Failure, Mistake, Result};
 use crate::host::fs;
@@ -103,6 +103,14 @@ fn go(
     state: Option<State>,
     from: Option<&str>,
 ) -> Result<(), Halt> {
+    let mut opened = scratch::opened(desk.cache, desk.root()).into_iter();
+    if let (Some((_, file)), None) = (opened.find(|(other, _)| other == task), &state) {
+        let message = format!("`{file}` has an open work tree");
+        let hint = format!(
+            "`vcbuild patch refresh {file}` writes it back, `vcbuild patch edit {file} --discard` drops it"
+        );
+        return Err(Failure::new(message).hint(hint).into());
+    }
     if let Some(State { open: None, done, .. }) = &state {
         return finish(desk, home, done);
     }
@@ -110,6 +118,7 @@ fn go(
         resolved(&home.folder(), open)?;
     }
     let mut old = state.as_ref().and_then(|state| state.old.clone());
+    let mut looked = false;
     loop {
         let (mut project, id) = find(desk, task)?;
         let (resume, folder, known) = (state.clone(), home.folder(), old.clone());
@@ -128,7 +137,10 @@ fn go(
                 return finish(desk, home, &merged.done);
             }
             Stopped::NeedsOld(name, why) => {
-                let found = rebase_old::find(desk, task, &merged.tree, from)?;
+                let found = match std::mem::replace(&mut looked, true) {
+                    false => rebase_old::find(desk, task, &merged.tree, from)?,
+                    true => None,
+                };
                 old = Some(found.ok_or_else(|| rebase_old::unknown(&name, &why))?);
             }
             Stopped::Conflict { open, now, whys } => {
