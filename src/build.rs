@@ -32,7 +32,9 @@ pub struct Options<'a, 'k> {
     /// The endings of earlier runs.
     pub earlier: &'a Earlier,
     /// Tasks whose inputs are known not to have changed.
-    pub known: &'k BTreeMap<String, memo::Entry>,
+    pub known: Option<&'k BTreeMap<String, memo::Entry>>,
+    /// Tasks that are taken over and are not in the graph: nothing in it reads them or is read by them.
+    pub apart: Carried<'k>,
 }
 
 /// Whether what tasks print is told with their end.
@@ -121,7 +123,11 @@ pub fn run<'k>(
     pinned: &mut dyn FnMut(Vec<(Pin, String)>) -> Vec<String>,
 ) -> Summary<'k> {
     let began = Instant::now();
-    report.event(&Event::Begin { tasks: selected.len() });
+    report.event(&Event::Begin { tasks: selected.len() + options.apart.len() });
+    for (name, entry) in &options.apart {
+        let name = TaskName(name.to_string());
+        report.event(&Event::Done(Done { key: entry.key, ..done(&name, Outcome::Hit) }));
+    }
     let limits = Limits { jobs: session.jobs, effects: EFFECTS, pools: graph.pools.clone() };
     let entries = selected.iter().map(|id| {
         let node = graph.node(*id);
@@ -142,7 +148,7 @@ pub fn run<'k>(
         pinned,
         schedule,
         tasks: BTreeMap::new(),
-        carried: BTreeMap::new(),
+        carried: options.apart.clone(),
         stopping: false,
     };
     std::thread::scope(|scope| {
@@ -245,7 +251,8 @@ impl<'a, 'k> Owner<'a, '_, 'k> {
         };
         let values: BTreeMap<TaskName, Digest> = node.reads.iter().filter_map(value).collect();
         if mode == Mode::LookUp
-            && let Some((name, entry)) = self.options.known.get_key_value(&node.name.0)
+            && let Some((name, entry)) =
+                self.options.known.and_then(|known| known.get_key_value(&node.name.0))
             && let (Some(key), Some(value), false) = (entry.key, entry.value, entry.is_remote)
             && entry
                 .values
@@ -370,7 +377,10 @@ impl<'a, 'k> Owner<'a, '_, 'k> {
     }
 
     fn summary(self, began: Instant) -> Summary<'k> {
-        let counts = self.schedule.counts();
+        let mut counts = self.schedule.counts();
+        if !self.options.apart.is_empty() {
+            *counts.entry(Outcome::Hit).or_default() += self.options.apart.len();
+        }
         let any = |outcome: Outcome| counts.get(&outcome).is_some_and(|count| *count > 0);
         let verdict = match () {
             () if self.stopping => Verdict::Interrupted,

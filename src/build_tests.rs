@@ -297,7 +297,8 @@ impl World {
             effects: Effects::Apply,
             logs: Logs::Keep,
             earlier: &earlier,
-            known: &BTreeMap::new(),
+            known: None,
+            apart: BTreeMap::new(),
         };
         let mut ear = Ear::default();
         let all = graph.ids().collect();

@@ -3,11 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_spanned::Spanned;
 
-use crate::error::{Error, Failure, Result};
+use crate::error::{Error, Mistake, Result, Source};
 use crate::host::fs::{self, Durability};
 
 /// Something that moves.
@@ -48,28 +51,28 @@ pub struct Pins {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct File<T> {
     version: u32,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    git: Vec<GitPin>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    image: Vec<ImagePin>,
+    #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
+    git: Vec<GitPin<T>>,
+    #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
+    image: Vec<ImagePin<T>>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct GitPin {
-    url: String,
-    rev: String,
-    commit: String,
+struct GitPin<T> {
+    url: T,
+    rev: T,
+    commit: T,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ImagePin {
-    reference: String,
-    platform: String,
-    digest: String,
+struct ImagePin<T> {
+    reference: T,
+    platform: T,
+    digest: T,
 }
 
 /// The file's name, beside `vcbuild.toml`.
@@ -77,43 +80,51 @@ pub const NAME: &str = "vcbuild.lock";
 const VERSION: u32 = 1;
 
 impl Pins {
-    /// Reads the pins of the project in `root`; none if there is no file.
-    pub fn read(root: &Path) -> Result<Self> {
-        let path = root.join(NAME);
-        let Some(bytes) = fs::read(&path, 16 << 20)? else { return Ok(Self::default()) };
-        let text = String::from_utf8(bytes);
-        Self::parse(text.map_err(|_| Error::failed(format!("read `{NAME}`: it is not UTF-8")))?)
+    /// The text of the lock of the project in `root`; empty if there is no file.
+    pub fn text(root: &Path) -> Result<String> {
+        let bytes = fs::read(&root.join(NAME), 16 << 20)?.unwrap_or_default();
+        String::from_utf8(bytes).map_err(|_| Error::failed(format!("`{NAME}` is not UTF-8")))
     }
 
-    /// Reads the text of the file.
-    pub fn parse(text: String) -> Result<Self> {
-        let wrong = |why: String| Error::failed(format!("read `{NAME}`: {why}"));
+    /// Reads the pins in the text of a lock.
+    pub fn parse(text: &str) -> Result<Self, Mistake> {
+        if text.is_empty() {
+            return Ok(Self::default());
+        }
+        let source = Arc::new(Source { name: NAME.into(), text: text.into() });
+        let hint =
+            "`git checkout vcbuild.lock` brings it back; without the file, a run pins everything anew";
+        let wrong = |why: String, span: Range<usize>| Mistake::new(why).at(&source, span).hint(hint);
+        let unread =
+            |error: toml::de::Error| wrong(error.message().to_string(), error.span().unwrap_or_default());
         #[derive(Deserialize)]
         struct Version {
-            version: u32,
+            version: Spanned<u32>,
         }
-        let version: Version = toml::from_str(&text).map_err(|error| wrong(error.message().to_string()))?;
-        if version.version != VERSION {
-            let failure =
-                Failure::new(format!("`{NAME}` has version {}, which is not known", version.version));
-            return Err(failure.hint("it was written by a newer vcbuild: use that one").into());
+        let Version { version } = toml::from_str(text).map_err(unread)?;
+        if *version.get_ref() != VERSION {
+            let message = format!("`{NAME}` has version {}, which is not known", version.get_ref());
+            let newer = "it was written by a newer vcbuild: use that one";
+            return Err(Mistake::new(message).at(&source, version.span()).hint(newer));
         }
-        let file: File = toml::from_str(&text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
-            wrong(format!("line {line}: {}", error.message()))
-        })?;
+        let file: File<Spanned<String>> = toml::from_str(text).map_err(unread)?;
         let mut pins = Self::default();
-        for pin in file.git {
-            if pin.commit.len() != 40 || !pin.commit.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-                return Err(wrong(format!("`{}` is not a commit", pin.commit)));
+        for GitPin { url, rev, commit } in file.git {
+            let span = commit.span();
+            let commit = commit.into_inner();
+            if commit.len() != 40 || !commit.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                return Err(wrong(format!("`{commit}` is not a commit"), span));
             }
-            pins.set(Pin::Git { url: pin.url, rev: pin.rev }, pin.commit);
+            pins.set(Pin::Git { url: url.into_inner(), rev: rev.into_inner() }, commit);
         }
-        for pin in file.image {
-            if !matches!(pin.digest.parse(), Ok(crate::digest::Digest::Sha256(_))) {
-                return Err(wrong(format!("`{}` is not a digest", pin.digest)));
+        for ImagePin { reference, platform, digest } in file.image {
+            let span = digest.span();
+            let digest = digest.into_inner();
+            if !matches!(digest.parse(), Ok(crate::digest::Digest::Sha256(_))) {
+                return Err(wrong(format!("`{digest}` is not a digest"), span));
             }
-            pins.set(Pin::Image { reference: pin.reference, platform: pin.platform }, pin.digest);
+            let pin = Pin::Image { reference: reference.into_inner(), platform: platform.into_inner() };
+            pins.set(pin, digest);
         }
         Ok(pins)
     }
@@ -162,14 +173,13 @@ mod tests {
         let image = Pin::Image { reference: "x:1".into(), platform: "linux/amd64".into() };
         pins.set(image, crate::digest::Digest::sha256_of(b"").to_string());
         pins.write(folder.path()).unwrap();
-        assert_eq!(Pins::read(folder.path()).unwrap(), pins);
+        assert_eq!(Pins::parse(&Pins::text(folder.path()).unwrap()).unwrap(), pins);
     }
 
     #[test]
     fn an_unknown_version_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(&folder.path().join(NAME), b"version = 2\nnew = 1\n", 0o644, Durability::Cache).unwrap();
-        let error = Pins::read(folder.path()).unwrap_err();
-        assert_eq!(error.to_string(), "`vcbuild.lock` has version 2, which is not known");
+        let mistake = Pins::parse("version = 2\nnew = 1\n").unwrap_err();
+        assert_eq!(mistake.message, "`vcbuild.lock` has version 2, which is not known");
+        assert_eq!(mistake.place.unwrap().1, 10..11);
     }
 }

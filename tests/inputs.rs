@@ -165,21 +165,6 @@ patch.p: error: `a.patch` line 3: hunk 1 of `a.txt` does not fit
 }
 
 #[test]
-fn a_lock_that_cannot_be_read() {
-    let project = Project::new().config(&compile("a", "")).file("vcbuild.lock", "version = 99\n");
-    project.run("").failure(1).stderr(str![[r#"
-error: `vcbuild.lock` has version 99, which is not known
-hint: it was written by a newer vcbuild: use that one
-
-"#]]);
-    project.write("vcbuild.lock", "version = \n");
-    project.run("").failure(1).stderr(str![[r#"
-error: read `vcbuild.lock`: string values must be quoted, expected literal string
-
-"#]]);
-}
-
-#[test]
 fn a_path_through_a_link_is_refused() {
     let project = Project::new()
         .config("[compile.c]\ninputs = ['in']\nfiles = [{ from = 'link/hosts', to = 'hosts' }]\nrun = [['cp', 'in', 'out']]\noutputs = ['out']\n")

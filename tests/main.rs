@@ -6,11 +6,13 @@
 mod support;
 
 mod cache;
+mod clone;
 mod compile;
 mod config;
 mod deploy;
 mod faults;
 mod full_disk;
+mod golden;
 mod hello;
 mod inputs;
 mod layers;

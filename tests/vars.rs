@@ -102,6 +102,19 @@ error: 1 mistake
     refused(
         "[vars]\na = 1\n[profile.p.vars]\na = 'x'\nb = 1\n[profile.q]\nvrs = 1\n",
         str![[r#"
+error: the variable `a` is a whole number, and cannot become a string
+ --> vcbuild.toml:6:5
+  |
+6 | a = 'x'
+  |     ^^^
+
+error: the variable `b` is not in `[vars]`
+ --> vcbuild.toml:7:1
+  |
+7 | b = 1
+  | ^
+hint: did you mean `a`?
+
 error: unknown key `vrs` in `profile.q`
  --> vcbuild.toml:9:1
   |
@@ -109,7 +122,7 @@ error: unknown key `vrs` in `profile.q`
   | ^^^
 hint: a profile holds `vars`
 
-error: 1 mistake in `vcbuild.toml`
+error: 3 mistakes in `vcbuild.toml`
 
 "#]],
     );

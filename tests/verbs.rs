@@ -8,6 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 use snapbox::str;
 
+use crate::support::config::compile;
 use crate::support::{Project, folder};
 
 /// Two compiles, an image, and an import to a node.
@@ -377,12 +378,8 @@ fn get_a_folder() {
     assert_eq!(folder::files(&project.path("tree")).len(), 2);
     project.write("precious/file", "");
     project.call("get compile.b -o precious").failure(1).stderr(str![[r#"
-  failed get.compile.b  [TIME]
-error: `get.compile.b` failed: `[ROOT]/precious` is not empty, and `get` did not make it
+error: `[ROOT]/precious` is not empty, and `get` did not make it
 hint: `--force` replaces all that is in it
-error: 1 task failed:
-    `get.compile.b`: `[ROOT]/precious` is not empty, and `get` did not make it
-failed: 1 failed, 1 up to date ([TIME])
 
 "#]]);
     assert!(project.path("precious/file").exists());
@@ -391,12 +388,8 @@ failed: 1 failed, 1 up to date ([TIME])
     fs::create_dir(project.path("empty")).unwrap();
     project.call("get compile.b -o empty").success();
     project.call("get compile.b -o b").failure(1).stderr(str![[r#"
-  failed get.compile.b  [TIME]
-error: `get.compile.b` failed: `[ROOT]/b` is a file, and there are several to write
+error: `[ROOT]/b` is a file, and there are several to write
 hint: name a folder
-error: 1 task failed:
-    `get.compile.b`: `[ROOT]/b` is a file, and there are several to write
-failed: 1 failed, 1 up to date ([TIME])
 
 "#]]);
     assert_eq!(project.read("b"), "b\n");
@@ -681,4 +674,24 @@ deferred: 1 deferred, 4 ran ([TIME])
     assert_eq!(done.event("import.n")["destinations"][0]["outcome"], "deferred");
     fs::create_dir(project.path("elsewhere")).unwrap();
     project.run("").success().did(&["import.n"]);
+}
+
+#[test]
+fn get_that_cannot_write_says_just_that() {
+    let project = Project::new().config(&compile("a", "")).file("file", "");
+    project.run("").success();
+    project.call("get compile.a -o file/o").failure(1).stderr(str![[r#"
+error: make a file in `[ROOT]/file`: not a directory
+
+"#]]);
+    let project = Project::new()
+        .config("[compile.a]\ninputs = ['vcbuild.toml']\nrun = [['false']]\noutputs = ['o']\n");
+    project.call("get compile.a -o o").failure(1).stderr(str![[r#"
+  failed compile.a  [TIME]
+error: `compile.a` failed: `false` failed: exit status 1
+error: 1 task failed:
+    `compile.a`: `false` failed: exit status 1
+failed: 1 failed ([TIME])
+
+"#]]);
 }

@@ -29,13 +29,14 @@ pub struct Cas {
     pub stamps: Stamps,
     /// Something was found lost: what is put is compared with what is there already.
     suspicious: AtomicBool,
-    naming: Mutex<()>,
+    /// One for each of the possible ends of a digest's first byte.
+    naming: [Mutex<()>; 16],
 }
 
 impl Cas {
     /// A store in `folder`, with temporary files in `tmp` on the same file system.
     pub fn new(folder: PathBuf, tmp: PathBuf, stamps: Stamps) -> Self {
-        Self { folder, tmp, stamps, suspicious: AtomicBool::new(false), naming: Mutex::default() }
+        Self { folder, tmp, stamps, suspicious: AtomicBool::new(false), naming: Default::default() }
     }
 
     /// The file of a blob, there or not: `cas/ab/…` by BLAKE3, `cas/sha256/ab/…` by SHA-256.
@@ -65,7 +66,8 @@ impl Cas {
         if !self.will_do(&blob) {
             let mut file = fs::temporary(&self.tmp)?;
             file.write_all(bytes).at("write to", &self.tmp)?;
-            self.publish(file, &blob)?;
+            // Whatever lies there by now, these bytes are right.
+            self.name(file, &blob, Existing::Replace)?;
         }
         Ok(blob)
     }
@@ -153,7 +155,17 @@ impl Cas {
     }
 
     fn find(&self, blob: &Blob) -> Result<(File, Stamp)> {
-        let path = self.path(&blob.digest);
+        let (file, stamp) = self.find_any(&blob.digest)?;
+        if stamp.size != blob.size {
+            self.discard(&blob.digest, &stamp);
+            return Err(Error::Lost(blob.digest));
+        }
+        Ok((file, stamp))
+    }
+
+    /// The file of a blob, whatever its size.
+    fn find_any(&self, digest: &Digest) -> Result<(File, Stamp)> {
+        let path = self.path(digest);
         let file = match fs::open_regular(&path) {
             Ok(file) => file,
             Err(error) if is_passing(&error) => return Err(error).at("read", &path),
@@ -163,24 +175,43 @@ impl Cas {
                 if let Ok(Some(found)) = fs::status(&path, Links::Keep)
                     && fs::open_regular(&path).is_err()
                 {
-                    self.discard(&blob.digest, &found.stamp);
+                    self.discard(digest, &found.stamp);
                 }
-                return Err(Error::Lost(blob.digest));
+                return Err(Error::Lost(*digest));
             }
         };
         let stamp = fs::status_of(&file).at("read", &path)?.stamp;
-        if stamp.size != blob.size {
-            self.discard(&blob.digest, &stamp);
-            return Err(Error::Lost(blob.digest));
-        }
         Ok((file, stamp))
+    }
+
+    /// The bytes of a blob whose size is not known.
+    pub fn read_whole(&self, digest: &Digest) -> Result<Vec<u8>> {
+        let (file, stamp) = self.find_any(digest)?;
+        self.read_found(digest, &file, &stamp)
+    }
+
+    fn read_found(&self, digest: &Digest, file: &File, stamp: &Stamp) -> Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(usize::try_from(stamp.size).unwrap_or(0).saturating_add(1));
+        let read = file.take(stamp.size.saturating_add(1)).read_to_end(&mut bytes);
+        if let Err(error) = &read
+            && !is_damage(error)
+        {
+            read.at("read", &self.path(digest))?;
+        }
+        let mut hasher = digest.hasher();
+        hasher.update(&bytes);
+        if hasher.finish() != *digest {
+            self.discard(digest, stamp);
+            return Err(Error::Lost(*digest));
+        }
+        Ok(bytes)
     }
 
     /// Takes a damaged blob away, unless somebody has put a good one in its place meanwhile.
     fn discard(&self, digest: &Digest, bad: &Stamp) {
         self.suspicious.store(true, Ordering::Relaxed);
         let path = self.path(digest);
-        let _alone = self.naming();
+        let _alone = self.naming(digest);
         if matches!(fs::status(&path, Links::Keep), Ok(Some(found)) if found.stamp.ino == bad.ino) {
             // If it cannot be removed it stays damaged, and every reader finds out again.
             let _ = fs::remove_tree(&path);
@@ -189,18 +220,22 @@ impl Cas {
 
     /// Held while names are given or taken away, so that nobody takes away a good blob that has just got the
     /// name of a bad one.
-    fn naming(&self) -> MutexGuard<'_, ()> {
-        self.naming.lock().unwrap_or_else(PoisonError::into_inner)
+    fn naming(&self, digest: &Digest) -> MutexGuard<'_, ()> {
+        self.naming[usize::from(digest.bytes()[0] & 15)].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn publish(&self, file: NamedTempFile, blob: &Blob) -> Result<()> {
+        // The bytes are right by construction; what lies there may not be.
+        let existing = if self.will_do(blob) { Existing::Keep } else { Existing::Replace };
+        self.name(file, blob, existing)
+    }
+
+    fn name(&self, file: NamedTempFile, blob: &Blob, existing: Existing) -> Result<()> {
         let path = self.path(&blob.digest);
         let large = blob.size >= REMEMBERED;
         let kept = if large { file.as_file().try_clone().ok() } else { None };
-        // The bytes are right by construction; what lies there may not be.
-        let existing = if self.will_do(blob) { Existing::Keep } else { Existing::Replace };
         {
-            let _alone = self.naming();
+            let _alone = self.naming(&blob.digest);
             fs::publish(file, &path, 0o444, existing)?;
         }
         if let Some(Ok(found)) = kept.as_ref().map(fs::status_of) {
@@ -258,20 +293,7 @@ impl Content for Cas {
 
     fn read(&self, blob: Blob) -> Result<Vec<u8>> {
         let (file, stamp) = self.find(&blob)?;
-        let mut bytes = Vec::with_capacity(usize::try_from(blob.size).unwrap_or(0));
-        let read = (&file).take(blob.size + 1).read_to_end(&mut bytes);
-        if let Err(error) = &read
-            && !is_damage(error)
-        {
-            read.at("read", &self.path(&blob.digest))?;
-        }
-        let mut hasher = blob.digest.hasher();
-        hasher.update(&bytes);
-        if hasher.finish() != blob.digest {
-            self.discard(&blob.digest, &stamp);
-            return Err(Error::Lost(blob.digest));
-        }
-        Ok(bytes)
+        self.read_found(&blob.digest, &file, &stamp)
     }
 }
 

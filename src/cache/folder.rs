@@ -5,14 +5,16 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
+
 use super::cas::Cas;
 use super::draft::Draft;
 use super::stamps::Algorithm;
-use super::tree::{Entry, Node};
-use crate::digest::{Digest, Hasher};
+use super::tree::Entry;
+use crate::digest::{Blob, Digest, Hasher};
 use crate::error::{At, Error, Result};
 use crate::glob::{Globs, Progress};
-use crate::host::fs::{self, FileSink, Kind, Links, Stamp};
+use crate::host::fs::{self, FileSink, Kind, Links, Stamp, Status};
 use crate::recipe::{Content, Part, Recipe};
 
 /// A name inside a folder.
@@ -64,8 +66,8 @@ pub fn capture(cas: &Cas, path: &Path, draft: &mut Draft, to: &[u8]) -> Result<O
 /// Makes `folder` equal to a tree. What is there already stays as it is, with its times; what is not
 /// in the tree is removed, unless `spare` takes it.
 pub fn bring(cas: &Cas, tree: &Digest, folder: &Path, spare: &Globs) -> Result<()> {
-    let mut written = Vec::new();
-    bring_folder(cas, &cas.node(tree)?, folder, spare, &spare.start(), &mut written)?;
+    make_real_folder(folder, None)?;
+    let written = bring_folder(cas, tree, folder, spare, &spare.start())?;
     // From now on others may change them, so those that were written just now may look the same then.
     let at = fs::now();
     for (stamp, digest) in written {
@@ -77,47 +79,79 @@ pub fn bring(cas: &Cas, tree: &Digest, folder: &Path, spare: &Globs) -> Result<(
 /// Files that were written, by their stamps.
 type Written = Vec<(Stamp, Digest)>;
 
-fn bring_folder(
-    cas: &Cas,
-    node: &Node,
-    folder: &Path,
-    spare: &Globs,
-    at: &Progress,
-    written: &mut Written,
-) -> Result<()> {
-    make_real_folder(folder)?;
-    for name in fs::list(folder).at("list", folder)? {
+/// With fewer folders in a folder than that, waking threads costs more than it saves.
+const MANY: usize = 8;
+
+/// Brings what is in a folder that is there.
+fn bring_folder(cas: &Cas, tree: &Digest, folder: &Path, spare: &Globs, at: &Progress) -> Result<Written> {
+    let node = cas.node(tree)?;
+    let (open, names) = fs::open_folder(folder).at("list", folder)?;
+    let here = open.fd().at("list", folder)?;
+    for name in names {
         let name = name.as_bytes();
         if node.entry(name).is_none() {
             clear(&join(folder, name), spare, &spare.enter(at, name))?;
         }
     }
+    let (mut written, mut folders) = (Written::new(), Vec::new());
     for (name, entry) in &node.entries {
         let path = join(folder, name);
         match entry {
-            Entry::Folder { mode, tree } => {
-                bring_folder(cas, &cas.node(tree)?, &path, spare, &spare.enter(at, name), written)?;
-                bring_mode(&path, *mode)?;
-            }
+            Entry::Folder { mode, tree } => folders.push((path, *mode, tree, spare.enter(at, name))),
             Entry::Link { target } => bring_link(&path, target)?,
             Entry::File { mode, blob } => {
-                let found = cas.stamps.digest(&path, Algorithm::Blake3)?;
-                let same = found.is_some_and(|(status, known)| status.kind == Kind::File && known == *blob);
-                if same {
-                    bring_mode(&path, *mode)?;
-                    continue;
-                }
-                replace(cas, &path, &Part::Blob(*blob), *mode)?;
-                if let Some(found) = fs::status(&path, Links::Keep).at("look at", &path)? {
-                    written.push((found.stamp, blob.digest));
-                }
+                let found =
+                    fs::status_at(here, OsStr::from_bytes(name), Links::Keep).at("look at", &path)?;
+                written.extend(bring_file(cas, found, &path, *mode, blob)?);
             }
             Entry::Recipe { mode, recipe, size } => {
                 replace(cas, &path, &Part::Recipe { recipe: *recipe, size: *size }, *mode)?;
             }
         }
     }
-    Ok(())
+    drop(open);
+    let inner = |(path, mode, tree, at): &(PathBuf, u32, &Digest, Progress)| {
+        make_real_folder(path, Some(*mode))?;
+        let written = bring_folder(cas, tree, path, spare, at)?;
+        if mode & 0o700 != 0o700 {
+            fs::set_mode(path, *mode)?;
+        }
+        Ok(written)
+    };
+    let more: Result<Vec<Written>> = match folders.len() {
+        0..MANY => folders.iter().map(inner).collect(),
+        _ => folders.par_iter().map(inner).collect(),
+    };
+    written.extend(more?.into_iter().flatten());
+    Ok(written)
+}
+
+/// Makes a file, of which `found` is known, have this content and mode. Returns its stamp if it was written.
+fn bring_file(
+    cas: &Cas,
+    found: Option<Status>,
+    path: &Path,
+    mode: u32,
+    blob: &Blob,
+) -> Result<Option<(Stamp, Digest)>> {
+    let known = found.and_then(|found| Some((found, cas.stamps.blob(&found.stamp, Algorithm::Blake3)?)));
+    let known = match known {
+        Some(known) => Some(known),
+        None => cas.stamps.digest(path, Algorithm::Blake3)?,
+    };
+    match known {
+        Some((found, known)) if found.kind == Kind::File && known == *blob => {
+            if found.mode != mode {
+                fs::set_mode(path, mode)?;
+            }
+            Ok(None)
+        }
+        _ => {
+            replace(cas, path, &Part::Blob(*blob), mode)?;
+            let found = fs::status(path, Links::Keep).at("look at", path)?;
+            Ok(found.map(|found| (found.stamp, blob.digest)))
+        }
+    }
 }
 
 /// Removes what is at `path` inside of a folder. What is reached only through a link is not inside.
@@ -153,25 +187,21 @@ fn clear(path: &Path, spare: &Globs, at: &Progress) -> Result<bool> {
     Ok(true)
 }
 
-fn make_real_folder(folder: &Path) -> Result<()> {
+/// Makes a folder that can be worked in, with this mode if one is given and it can.
+fn make_real_folder(folder: &Path, mode: Option<u32>) -> Result<()> {
+    let wanted = |found: u32| mode.unwrap_or(found) | 0o700;
     match fs::status(folder, Links::Keep).at("look at", folder)? {
         Some(found) if found.kind == Kind::Folder => {
-            if found.mode & 0o700 != 0o700 {
-                fs::set_mode(folder, found.mode | 0o700)?;
-            }
-            return Ok(());
+            return match found.mode == wanted(found.mode) {
+                true => Ok(()),
+                false => fs::set_mode(folder, wanted(found.mode)),
+            };
         }
         Some(_) => fs::remove_file(folder)?,
         None => {}
     }
-    fs::make_folder(folder)
-}
-
-fn bring_mode(path: &Path, mode: u32) -> Result<()> {
-    match fs::status(path, Links::Keep).at("look at", path)? {
-        Some(found) if found.mode == mode => Ok(()),
-        _ => fs::set_mode(path, mode),
-    }
+    fs::make_folder(folder)?;
+    mode.map_or(Ok(()), |mode| fs::set_mode(folder, mode | 0o700))
 }
 
 fn bring_link(path: &Path, target: &[u8]) -> Result<()> {

@@ -199,11 +199,7 @@ fn best(mut parts: impl Iterator<Item = Holds>) -> Holds {
 impl Cas {
     /// Reads the node of a folder.
     pub fn node(&self, tree: &Digest) -> Result<Node> {
-        let size = match crate::host::fs::status(self.path(tree), crate::host::fs::Links::Keep) {
-            Ok(Some(found)) => found.stamp.size,
-            _ => return Err(Error::Lost(*tree)),
-        };
-        Node::decode(&self.read(Blob { digest: *tree, size })?).ok_or(Error::Lost(*tree))
+        Node::decode(&self.read_whole(tree)?).ok_or(Error::Lost(*tree))
     }
 
     /// What a path in a tree names; `None` if there is nothing. Links are not followed.

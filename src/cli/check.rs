@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use super::engine::Engine;
 use super::forecast::{self, State};
-use super::run::{Engine, How};
+use super::run::How;
 use super::{Halt, Session, say};
 use crate::error::{Error, Failure};
 use crate::host::stop::Stop;
@@ -19,15 +20,8 @@ pub fn run(session: &Session) -> Result<u8, Halt> {
     let cache = session.place.cache()?;
     let project = session.place.load()?;
     let how = How { network: Network::Offline, locked: true, ..How::usual() };
-    let (stop, known) = (Stop::new(Stop::GRACE)?, BTreeMap::new());
-    let engine = Engine {
-        place: &session.place,
-        cache: &cache,
-        project: &project,
-        how: &how,
-        stop: &stop,
-        known: &known,
-    };
+    let stop = Stop::new(Stop::GRACE)?;
+    let engine = Engine::new(&session.place, &cache, &project, &how, &stop);
     let all = project.graph.ids().collect();
     let (mut out, mut fits, mut wrong, mut unchecked) = (String::new(), Vec::new(), 0, 0);
     let (values, shared) = (BTreeMap::new(), engine.session());

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::run::Engine;
+use super::engine::Engine;
 use crate::cache::actions::Record;
 use crate::digest::Digest;
 use crate::error::Error;

@@ -1,10 +1,10 @@
 //! `get`: a task's outputs as a file or folder. It runs through the engine as one more effect, so that
 //! what the cache lost is made again.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::run::{Engine, Faces, How, one_task};
+use super::engine::Engine;
+use super::run::{Faces, How, one_task};
 use super::{Halt, Session};
 use crate::build::Logs;
 use crate::cache::Cache;
@@ -59,52 +59,64 @@ impl Get {
         let stop = Stop::new(Stop::GRACE)?;
         stop.listen()?;
         let reading = reading(&mut project.graph, id, Box::new(read))?;
-        let known = BTreeMap::new();
-        let engine = Engine {
-            place: &session.place,
-            cache: &cache,
-            project: &project,
-            how: &how,
-            stop: &stop,
-            known: &known,
-        };
-        let selected = project.graph.closure(&[reading].into());
-        let mut tee = faces.tee();
-        let mut modest =
-            Modest { task: &project.graph.node(reading).name, inner: &mut tee, written: Vec::new() };
-        let summary = engine.run(&selected, Logs::Keep, &mut modest)?;
-        let written = modest.written;
+        let engine = Engine::new(&session.place, &cache, &project, &how, &stop);
+        let (verdict, written) = run_reading(&engine, reading, &mut faces.tee())?;
         if session.settings.verbosity > Verbosity::Quiet {
             super::remark(&written);
         }
         // What the stamps remember saves time and nothing else.
         let _ = cache.cas.stamps.flush();
-        Ok(super::run::exit(summary.verdict))
+        Ok(super::run::exit(verdict))
     }
 }
 
-/// Tells what the engine tells, but not that the value was read, nor how a good run ended.
-pub struct Modest<'a> {
+/// Runs a task that `reading` made, and all it needs; gives what it wrote. That it could not read is a
+/// failure of the verb; what its predecessors do is told.
+pub fn run_reading(
+    engine: &Engine<'_>,
+    reading: TaskId,
+    report: &mut dyn Report,
+) -> Result<(Verdict, Vec<String>), Halt> {
+    let graph = &engine.project.graph;
+    let name = &graph.node(reading).name;
+    let mut modest = Modest { task: name, inner: report, written: Vec::new(), failure: None };
+    let summary = engine.run(&graph.closure(&[reading].into()), Logs::Keep, &mut modest)?;
+    match modest.failure {
+        Some(failure) => Err(Halt::Failed(failure)),
+        None => Ok((summary.verdict, modest.written)),
+    }
+}
+
+/// Tells what the engine tells, but nothing of the task that reads, nor how a good run ended.
+struct Modest<'a> {
     /// The task that reads.
-    pub task: &'a TaskName,
+    task: &'a TaskName,
     /// Who is told the rest.
-    pub inner: &'a mut dyn Report,
+    inner: &'a mut dyn Report,
     /// The lines that reading gave.
-    pub written: Vec<String>,
+    written: Vec<String>,
+    /// Why it could not read.
+    failure: Option<Failure>,
 }
 
 impl Report for Modest<'_> {
     fn event(&mut self, event: &Event) {
         match event {
-            Event::Done(done) if done.task == self.task.0 && done.outcome == Outcome::Applied => {
+            Event::Done(done) if done.task == self.task.0 => {
                 let lines = done.destinations.iter().flat_map(|destination| destination.changes.clone());
                 self.written = lines.collect();
+                self.failure = done.failure.clone();
             }
             Event::Start { task } if *task == self.task.0 => {}
-            Event::End(end) if end.verdict == Verdict::Ok => {
+            Event::End(_) if self.failure.is_some() => {}
+            Event::End(end) => {
                 let mut counts = end.counts.clone();
-                counts.remove(&Outcome::Applied);
-                if !counts.contains_key(&Outcome::Ran) {
+                let own = if end.verdict == Verdict::Ok { Outcome::Applied } else { Outcome::Skipped };
+                if let Some(count) = counts.get_mut(&own) {
+                    *count -= 1;
+                }
+                counts.retain(|_, count| *count > 0);
+                if end.verdict == Verdict::Ok && !counts.contains_key(&Outcome::Ran) {
                     counts.clear();
                 }
                 self.inner.event(&Event::End(End { counts, ..end.clone() }));

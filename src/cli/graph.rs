@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::engine::Engine;
 use super::forecast::{self, State};
-use super::run::{Engine, How};
+use super::run::How;
 use super::{Halt, Session, say};
 use crate::graph::Graph;
 use crate::host::stop::Stop;
@@ -46,15 +47,8 @@ impl GraphVerb {
         };
         let selected = graph.closure(&targets);
         let how = How { network: Network::Offline, locked: true, ..How::usual() };
-        let (stop, known) = (Stop::new(Stop::GRACE)?, BTreeMap::new());
-        let engine = Engine {
-            place: &session.place,
-            cache: &cache,
-            project: &project,
-            how: &how,
-            stop: &stop,
-            known: &known,
-        };
+        let stop = Stop::new(Stop::GRACE)?;
+        let engine = Engine::new(&session.place, &cache, &project, &how, &stop);
         let states: BTreeMap<TaskId, State> = forecast::forecast(&engine, &selected).into_iter().collect();
         let drawing = Drawing { graph, states: &states };
         say(&match self.format {

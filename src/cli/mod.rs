@@ -3,11 +3,13 @@
 
 mod cache;
 mod check;
+mod engine;
 mod forecast;
 mod get;
 mod graph;
 mod list;
 mod log;
+mod part;
 mod patch;
 mod place;
 mod remember;

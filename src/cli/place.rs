@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use super::{Global, Halt};
 use crate::cache::Cache;
 use crate::cache::local::{Fact, Local};
+use crate::config;
 use crate::config::vars::{Overrides, Variable};
-use crate::config::{self, Config};
+use crate::digest::{Digest, Hasher};
 use crate::error::{At, Error, Mistake, Source};
 use crate::graph::Graph;
 use crate::host::fs::{self, Links};
@@ -40,6 +41,15 @@ pub struct Project {
     pub local: Local,
     /// Its pins.
     pub pins: Pins,
+}
+
+/// A configuration as it is written, not yet read.
+pub struct Written {
+    /// The text.
+    pub text: String,
+    overrides: Overrides,
+    /// Of both.
+    pub sum: Digest,
 }
 
 impl Place {
@@ -98,11 +108,20 @@ impl Place {
 
     /// Reads the configuration and the lock.
     pub fn load(&self) -> Result<Project, Halt> {
-        let project = self.load_as(self.text()?, Pins::default())?;
-        Ok(Project { pins: Pins::read(&self.root)?, ..project })
+        let written = self.read()?;
+        self.project(&written, written.text.clone())
     }
 
-    fn project(&self, config: Config, pins: Pins) -> Result<Project, Halt> {
+    /// The project of a configuration, whose text is `text`, and of the lock.
+    pub fn project(&self, written: &Written, text: String) -> Result<Project, Halt> {
+        let project = self.project_of(written, text, Pins::default())?;
+        let pins = Pins::parse(&Pins::text(&self.root)?)?;
+        Ok(Project { pins, ..project })
+    }
+
+    /// The project of a configuration, whose text is `text`, and of other pins than those of the lock.
+    pub fn project_of(&self, written: &Written, text: String, pins: Pins) -> Result<Project, Halt> {
+        let config = config::load(Source { name: CONFIG.into(), text }, &written.overrides)?;
         let variables = config.variables.clone();
         let mut never: Vec<PathBuf> = config.embedded.iter().map(|path| self.root.join(path)).collect();
         never.push(self.cache.canonicalize().unwrap_or_else(|_| self.cache.clone()));
@@ -110,21 +129,20 @@ impl Place {
         Ok(Project { graph, variables, local: Local::new(self.root.clone(), never), pins })
     }
 
-    /// Reads a project as it would be with another configuration and other pins.
-    pub fn load_as(&self, text: String, pins: Pins) -> Result<Project, Halt> {
-        let config = config::load(Source { name: CONFIG.into(), text }, &self.overrides()?)?;
-        self.project(config, pins)
-    }
-
-    /// The text of the configuration.
-    pub fn text(&self) -> Result<String, Halt> {
+    /// Reads the text of the configuration, and what is set from outside.
+    pub fn read(&self) -> Result<Written, Halt> {
         let path = self.root.join(CONFIG);
         let bytes =
             fs::read(&path, 256 << 20)?.ok_or_else(|| Error::failed(format!("`{CONFIG}` is gone")))?;
-        let wrong = |error: std::string::FromUtf8Error| {
-            Mistake::new(format!("`{CONFIG}` is not UTF-8: {}", error.utf8_error()))
-        };
-        Ok(String::from_utf8(bytes).map_err(wrong)?)
+        let text = String::from_utf8(bytes)
+            .map_err(|error| Mistake::new(format!("`{CONFIG}` is not UTF-8: {}", error.utf8_error())))?;
+        let overrides = self.overrides()?;
+        let mut hasher = Hasher::blake3();
+        for part in [text.as_str(), &format!("{overrides:?}")] {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+        Ok(Written { text, overrides, sum: hasher.finish() })
     }
 
     fn overrides(&self) -> Result<Overrides, Halt> {

@@ -21,6 +21,8 @@ pub struct To<'a> {
     pub began: i64,
     /// What holds for all tasks.
     pub common: Vec<Fact>,
+    /// The encoded outline of the configuration.
+    pub outline: Vec<u8>,
 }
 
 /// Writes the memo of a run.
@@ -47,8 +49,9 @@ pub fn remember(
         kept.insert(task);
     }
     complete &= names.iter().all(|name| kept.contains(*name) || carried.contains_key(*name));
+    let tasks = names.len() + carried.keys().filter(|name| !names.contains(*name)).count();
     if let Some(memo) = to.memo {
         draft.carry(&carried, memo, &place.env);
     }
-    draft.write(&to.path, complete, selected.len(), effects, remote)
+    draft.write(&to.path, complete, tasks, effects, remote, &to.outline)
 }

@@ -5,16 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::PathBuf;
 
-use super::place::{Place, Project};
+use super::engine::Engine;
+use super::part::{self, Part};
+use super::place::Place;
 use super::{Halt, Session, forecast, remember, say};
-use crate::build::{self, Logs, Summary};
+use crate::build::{Carried, Logs};
 use crate::cache::Cache;
 use crate::error::{At, Mistake};
 use crate::graph::Graph;
 use crate::host::fs;
 use crate::host::stop::Stop;
-use crate::memo::{self, Changes, Memo};
-use crate::pins::{Pin, Pins};
+use crate::memo::{self, Changes, Memo, Outline};
 use crate::report::json::Lines;
 use crate::report::output::{Clock, Face, Verbosity};
 use crate::report::plain::Plain;
@@ -22,9 +23,9 @@ use crate::report::plan::Plans;
 use crate::report::progress::{Live, stderr_size};
 use crate::report::{Done, End, Event, Outcome, Report, Tee, Verdict};
 use crate::schedule::{OnFailure, TaskId};
-use crate::step::{Earlier, Effects};
+use crate::step::Effects;
 use crate::tasks;
-use crate::work::{self, Network, Reach, Tell};
+use crate::work::{Network, Reach, Tell};
 
 /// Arguments of `run`
 #[derive(clap::Args)]
@@ -198,16 +199,29 @@ fn go(session: &Session, targets: &[String], how: &How, faces: &mut Faces) -> Re
     }
     stop.listen()?;
     let common = place.common();
-    let mut project = place.load()?;
-    project.pins.locked = how.locked;
-    let selected = project.graph.closure(&project.graph.targets(targets)?);
+    let written = place.read()?;
     let known = match (&memo, &changes) {
-        (Some(memo), Changes::None) => memo.entries(&BTreeSet::new()),
-        (Some(memo), Changes::Inputs(changed)) => memo.entries(changed),
+        (Some(memo), Changes::None) => memo.known(&BTreeSet::new()),
+        (Some(memo), Changes::Inputs(changed)) => memo.known(changed),
         _ => None,
     };
-    let known = known.unwrap_or_default();
-    let run = Engine { place, cache: &cache, project: &project, how, stop: &stop, known: &known };
+    let was_complete = memo.as_ref().is_some_and(|memo| memo.head.complete);
+    let part = known.as_ref().filter(|_| was_complete).and_then(|known| part::load(place, &written, known));
+    let Part { mut project, selected, apart } = match part {
+        Some(part) => part,
+        None => {
+            let project = place.project(&written, written.text.clone())?;
+            let selected = project.graph.closure(&project.graph.targets(targets)?);
+            Part { project, selected, apart: Carried::new() }
+        }
+    };
+    project.pins.locked = how.locked;
+    let entries = known.as_ref().map(|known| &known.entries);
+    let outline = match &known {
+        Some(known) if !apart.is_empty() => known.outline.clone(),
+        _ => Outline::new(&written.text, written.sum, &project.graph).encode(),
+    };
+    let run = Engine { known: entries, apart, ..Engine::new(place, &cache, &project, how, &stop) };
     let logs = if session.settings.verbosity == Verbosity::Verbose { Logs::Tell } else { Logs::Keep };
     let summary = run.run(&selected, logs, &mut faces.tee())?;
     let code = exit(summary.verdict);
@@ -217,7 +231,7 @@ fn go(session: &Session, targets: &[String], how: &How, faces: &mut Faces) -> Re
         // What the stamps remember saves time and nothing else.
         scope.spawn(|| cache.cas.stamps.flush());
         if how.effects == Effects::Apply {
-            let to = remember::To { memo: memo.as_ref(), path, began, common };
+            let to = remember::To { memo: memo.as_ref(), path, began, common, outline };
             // Everything is done: what cannot be remembered only costs time in the next run.
             if let Err(error) = remember::remember(summary, &project.graph, &selected, to, place) {
                 let text = format!("what this run saw could not be remembered: {error}");
@@ -228,6 +242,8 @@ fn go(session: &Session, targets: &[String], how: &How, faces: &mut Faces) -> Re
     if any {
         fs::sync_later(&cache.path(""));
     }
+    // The process ends now: taking all this apart first would only take time.
+    std::mem::forget((project, known));
     Ok(code)
 }
 
@@ -244,7 +260,10 @@ fn holds(memo: &Memo, place: &Place, cache: &Cache, how: &How, stop: &Stop) -> b
 
 /// The tasks that are told of when there was nothing to do; `None` if the memo does not know them.
 fn told(memo: &Memo, faces: &Faces, session: &Session) -> Option<BTreeMap<String, memo::Entry>> {
-    if faces.wants_all(session) { memo.entries(&BTreeSet::new()) } else { Some(BTreeMap::new()) }
+    match faces.wants_all(session) {
+        true => memo.known(&BTreeSet::new()).map(|known| known.entries),
+        false => Some(BTreeMap::new()),
+    }
 }
 
 /// Tells that there was nothing to do.
@@ -289,113 +308,12 @@ fn unchanged(
     tee.event(&Event::End(End { verdict: Verdict::Ok, counts, seconds: clock.elapsed().as_secs_f64() }));
 }
 
-/// A project and how to run it.
-pub struct Engine<'a> {
-    /// Where it is.
-    pub place: &'a Place,
-    /// Its cache.
-    pub cache: &'a Cache,
-    /// The project.
-    pub project: &'a Project,
-    /// How to run.
-    pub how: &'a How,
-    /// The user's wish to stop.
-    pub stop: &'a Stop,
-    /// Tasks whose inputs are known not to have changed.
-    pub known: &'a BTreeMap<String, memo::Entry>,
-}
-
-impl<'a> Engine<'a> {
-    /// What all steps share.
-    pub fn session(&self) -> work::Session<'_> {
-        work::Session {
-            cache: self.cache,
-            local: &self.project.local,
-            env: &self.place.env,
-            pins: &self.project.pins,
-            stop: self.stop,
-            network: self.how.network,
-            jobs: self.how.jobs,
-        }
-    }
-
-    /// Runs tasks, writes pins and the history.
-    pub fn run(
-        &self,
-        selected: &BTreeSet<TaskId>,
-        logs: Logs,
-        report: &mut dyn Report,
-    ) -> Result<Summary<'a>, Halt> {
-        let session = self.session();
-        let earlier = Earlier::new(self.cache.history(&self.place.root));
-        let options = build::Options {
-            on_failure: self.how.on_failure,
-            effects: self.how.effects,
-            logs,
-            earlier: &earlier,
-            known: self.known,
-        };
-        let mut pins = self.project.pins.clone();
-        let mut write = |added: Vec<(Pin, String)>| add_pins(&mut pins, added, self.place);
-        let graph = &self.project.graph;
-        let summary = build::run(graph, selected, &session, &options, report, &mut write);
-        let endings: BTreeMap<String, _> = summary
-            .tasks
-            .iter()
-            .filter(|(task, ended)| tells(ended, task, &earlier) && graph.find(task).is_some())
-            .map(|(task, ended)| (task.clone(), ended.ending.clone()))
-            .collect();
-        if !endings.is_empty()
-            && self.how.effects == Effects::Apply
-            && let Err(error) = self.cache.history(&self.place.root).append(&endings)
-        {
-            let text = format!("the history could not be written: {error}");
-            report.event(&Event::Warning { task: None, text, hint: None });
-        }
-        Ok(summary)
-    }
-}
-
-/// Whether an ending is news: a hit on the key of the last time is not.
-fn tells(ended: &build::Ended, task: &str, earlier: &Earlier) -> bool {
-    match ended.outcome {
-        Outcome::Ran | Outcome::Applied | Outcome::Failed => true,
-        Outcome::Skipped | Outcome::Deferred => false,
-        Outcome::Hit | Outcome::Unchanged => {
-            let last = earlier.last(task);
-            last.is_none_or(|last| !last.same_work(&ended.ending))
-        }
-    }
-}
-
-fn add_pins(pins: &mut Pins, added: Vec<(Pin, String)>, place: &Place) -> Vec<String> {
-    let mut lines = Vec::new();
-    // Another process may have added pins meanwhile: they stay.
-    if let Ok(now) = Pins::read(&place.root) {
-        *pins = now;
-    }
-    for (pin, to) in added {
-        let line = format!("pinned {pin} to `{to}`");
-        if pins.pinned(&pin).is_none() && pins.set(pin, to) {
-            lines.push(line);
-        }
-    }
-    if !lines.is_empty()
-        && let Err(error) = pins.write(&place.root)
-    {
-        lines.push(format!("the pin could not be written: {error}"));
-    }
-    lines
-}
-
 fn dry_run(session: &Session, targets: &[String], how: &How) -> Result<u8, Halt> {
     let cache = session.place.cache()?;
     let project = session.place.load()?;
     let selected = project.graph.closure(&project.graph.targets(targets)?);
     let stop = Stop::new(Stop::GRACE)?;
-    let known = BTreeMap::new();
-    let engine =
-        Engine { place: &session.place, cache: &cache, project: &project, how, stop: &stop, known: &known };
+    let engine = Engine::new(&session.place, &cache, &project, how, &stop);
     let forecast = forecast::forecast(&engine, &selected);
     let mut text = String::new();
     let mut nothing = 0;

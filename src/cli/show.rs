@@ -1,10 +1,9 @@
 //! `show`: what a task is: its action as JSON, an image's config and layers, rendered manifests.
 
-use std::collections::{BTreeMap, BTreeSet};
-
+use super::engine::Engine;
 use super::forecast::{self, State};
-use super::get::reading;
-use super::run::{Engine, Faces, How, one_task};
+use super::get::{reading, run_reading};
+use super::run::{Faces, How, one_task};
 use super::{Halt, Session, say};
 use crate::build::Logs;
 use crate::cache::Cache;
@@ -12,7 +11,6 @@ use crate::digest::Digest;
 use crate::error::{Failure, Result};
 use crate::host::stop::Stop;
 use crate::report::{Verdict, text};
-use crate::schedule::TaskId;
 use crate::tasks::layout;
 
 /// Arguments of `show`
@@ -31,46 +29,30 @@ impl Show {
         let kind = project.graph.node(id).name.kind().to_string();
         let stop = Stop::new(Stop::GRACE)?;
         stop.listen()?;
-        let (how, known) = (How::usual(), BTreeMap::new());
-        // What it reads has to be there before it can be shown.
-        let targets: BTreeSet<TaskId> = match kind.as_str() {
-            "image" => {
-                let read = |cache: &Cache, value: &Digest| image(cache, value).map(|text| vec![text]);
-                [reading(&mut project.graph, id, Box::new(read))?].into()
-            }
-            _ => project.graph.node(id).reads.iter().copied().collect(),
-        };
-        let engine = Engine {
-            place: &session.place,
-            cache: &cache,
-            project: &project,
-            how: &how,
-            stop: &stop,
-            known: &known,
-        };
+        let how = How::usual();
         let mut faces = Faces::new(session, None)?;
-        let mut told: Vec<crate::report::Event> = Vec::new();
-        let selected = project.graph.closure(&targets);
-        if !selected.is_empty() {
-            let summary = match kind.as_str() {
-                "image" => engine.run(&selected, Logs::Keep, &mut told)?,
-                _ => engine.run(&selected, Logs::Keep, &mut faces.tee())?,
-            };
-            if summary.verdict != Verdict::Ok {
+        if kind == "image" {
+            let read = |cache: &Cache, value: &Digest| image(cache, value).map(|text| vec![text]);
+            let reading = reading(&mut project.graph, id, Box::new(read))?;
+            let engine = Engine::new(&session.place, &cache, &project, &how, &stop);
+            let mut told: Vec<crate::report::Event> = Vec::new();
+            let (verdict, lines) = run_reading(&engine, reading, &mut told)?;
+            if verdict != Verdict::Ok {
                 let mut tee = faces.tee();
-                for event in &told {
-                    crate::report::Report::event(&mut tee, event);
-                }
+                told.iter().for_each(|event| crate::report::Report::event(&mut tee, event));
+                return Ok(super::run::exit(verdict));
+            }
+            say(&lines.concat());
+            return Ok(0);
+        }
+        let engine = Engine::new(&session.place, &cache, &project, &how, &stop);
+        // What it reads has to be there before it can be shown.
+        let selected = project.graph.closure(&project.graph.node(id).reads.iter().copied().collect());
+        if !selected.is_empty() {
+            let summary = engine.run(&selected, Logs::Keep, &mut faces.tee())?;
+            if summary.verdict != Verdict::Ok {
                 return Ok(super::run::exit(summary.verdict));
             }
-        }
-        if kind == "image" {
-            let changes = told.iter().filter_map(|event| match event {
-                crate::report::Event::Done(done) => done.destinations.first(),
-                _ => None,
-            });
-            say(&changes.flat_map(|destination| destination.changes.clone()).collect::<String>());
-            return Ok(0);
         }
         let all = project.graph.closure(&[id].into());
         let states = forecast::forecast(&engine, &all);

@@ -1,63 +1,100 @@
-//! `update`: moves pins to what their names mean now, and says from where to where.
+//! `update`: moves pins to what their names mean now, and says from where to where. A tag that has moved is
+//! followed only when its task is named.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use super::run::{Engine, How};
+use super::engine::Engine;
+use super::run::How;
 use super::{Halt, Session, say};
+use crate::error::{Error, Failure};
 use crate::host::stop::Stop;
 use crate::pins::Pin;
-use crate::tasks::{clone, image};
+use crate::report::text::clean;
+use crate::tasks::clone::{self, Between};
+use crate::tasks::image;
 
 /// Arguments of `update`
 #[derive(clap::Args)]
 pub struct Update {
-    /// Tasks whose pins move; all if none is given
+    /// Tasks whose pins move; all if none is given, but then no pin of a tag that was moved
     names: Vec<String>,
 }
 
 impl Update {
     /// Runs the verb.
     pub fn run(&self, session: &Session) -> Result<u8, Halt> {
-        let cache = session.place.cache()?;
-        let project = session.place.load()?;
+        let place = &session.place;
+        let cache = place.cache()?;
+        let project = place.load()?;
         let graph = &project.graph;
         let ids: BTreeSet<_> = match self.names.is_empty() {
             true => graph.ids().collect(),
             false => graph.targets(&self.names)?,
         };
         let wanted: BTreeSet<Pin> = ids.iter().flat_map(|id| graph.node(*id).task.pins()).collect();
-        let (how, stop, known) = (How::usual(), Stop::new(Stop::GRACE)?, BTreeMap::new());
+        let (how, stop) = (How::usual(), Stop::new(Stop::GRACE)?);
         stop.listen()?;
-        let engine = Engine {
-            place: &session.place,
-            cache: &cache,
-            project: &project,
-            how: &how,
-            stop: &stop,
-            known: &known,
-        };
-        let mut pins = project.pins.clone();
-        let mut moved = false;
+        let engine = Engine::new(place, &cache, &project, &how, &stop);
+        let (session, named) = (engine.session(), !self.names.is_empty());
+        let (mut pins, mut moved, mut tags) = (project.pins.clone(), false, Vec::new());
         for pin in wanted {
-            let now = match &pin {
-                Pin::Git { url, rev } => clone::resolve(url, rev, &engine.session())?,
+            let before = pins.pinned(&pin).map(str::to_string);
+            let (now, kind) = match &pin {
+                Pin::Git { url, rev } => {
+                    let found = clone::resolve(url, rev, &session)?;
+                    (found.commit, found.kind)
+                }
                 Pin::Image { reference, .. } => {
                     let folder = reference.strip_prefix("oci:").unwrap_or(reference);
-                    image::resolve(&session.place.root.join(folder))?
+                    (image::resolve(&place.root.join(folder))?, clone::Kind::Branch)
                 }
             };
-            let before = pins.pinned(&pin).map(str::to_string);
-            let line = match &before {
-                None => format!("{pin}: pinned to {now}"),
-                Some(before) if *before == now => format!("{pin}: still {now}"),
-                Some(before) => format!("{pin}: {before} -> {now}"),
+            let text = match (&before, &pin) {
+                (None, _) => format!("{pin}: pinned to {now}\n"),
+                (Some(before), _) if *before == now => format!("{pin}: still {now}\n"),
+                (Some(before), Pin::Git { url, rev }) if kind == clone::Kind::Tag && !named => {
+                    tags.push(clone::moved(rev, url, before, &now).message);
+                    continue;
+                }
+                (Some(before), Pin::Git { url, .. }) => {
+                    let tag = if kind == clone::Kind::Tag { "the tag has moved: " } else { "" };
+                    let between = clone::between(url, before, &now, LISTED, &session)?;
+                    format!("{pin}: {tag}{before} -> {now}{}", way(between.as_ref()))
+                }
+                (Some(before), Pin::Image { .. }) => format!("{pin}: {before} -> {now}\n"),
             };
-            say(&format!("{line}\n"));
+            say(&text);
             moved |= pins.set(pin, now);
         }
         if moved {
-            pins.write(&session.place.root)?;
+            pins.write(&place.root)?;
+        }
+        if let Some(first) = tags.first() {
+            let failure = Failure::new(first.clone()).detail(tags[1..].iter().cloned());
+            let hint = "a tag should not move: ask upstream, and name the task to move its pin: `vcbuild update NAME`";
+            return Err(Error::from(failure.hint(hint)).into());
         }
         Ok(0)
     }
+}
+
+/// How many commits are listed between the old and the new one.
+const LISTED: usize = 20;
+
+/// The rest of the line about a pin that moved, and the commits in between.
+fn way(between: Option<&Between>) -> String {
+    let Some(Between { is_forward, commits, count }) = between else {
+        return ", what is in between cannot be found out\n".to_string();
+    };
+    let mut text = match is_forward {
+        true => "\n".to_string(),
+        false => ", not a fast-forward: the old commit is no longer part of it\n".to_string(),
+    };
+    for commit in commits {
+        text.push_str(&format!("    {}\n", clean(commit)));
+    }
+    if *count > commits.len() {
+        text.push_str(&format!("    and {} more\n", count - commits.len()));
+    }
+    text
 }

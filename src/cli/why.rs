@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::engine::Engine;
 use super::forecast::{self, State};
-use super::run::{Engine, How, one_task};
+use super::run::{How, one_task};
 use super::{Halt, Session, say};
 use crate::cache::history::Ending;
 use crate::digest::Digest;
@@ -32,15 +33,8 @@ impl WhyVerb {
         let project = session.place.load()?;
         let id = one_task(&project.graph, &self.task)?;
         let how = How { network: Network::Offline, locked: true, ..How::usual() };
-        let (stop, known) = (Stop::new(Stop::GRACE)?, BTreeMap::new());
-        let engine = Engine {
-            place: &session.place,
-            cache: &cache,
-            project: &project,
-            how: &how,
-            stop: &stop,
-            known: &known,
-        };
+        let stop = Stop::new(Stop::GRACE)?;
+        let engine = Engine::new(&session.place, &cache, &project, &how, &stop);
         let selected = project.graph.closure(&BTreeSet::from([id]));
         let states = forecast::forecast(&engine, &selected).into_iter().collect();
         let history = cache.history(&session.place.root).read();

@@ -130,9 +130,14 @@ pub fn load(source: Source, overrides: &Overrides) -> Result<Config, Vec<Mistake
     let source = Arc::new(source);
     let mut mistakes = Mistakes::new(source.clone());
     let (parsed, errors) = toml::de::DeTable::parse_recoverable(&source.text);
+    let mut twice: Option<Range<usize>> = None;
     for error in errors {
         let span = error.span().unwrap_or_default();
-        mistakes.note(span, sentence(error.message()), None);
+        if error.message() != "duplicate key" {
+            mistakes.note(span, sentence(error.message()), None);
+        } else if !twice.as_ref().is_some_and(|table| table.contains(&span.start)) {
+            twice = note_twice(span, &mut mistakes);
+        }
     }
     let mut wrong = Vec::new();
     let mut document = Value::of_table(parsed.get_ref(), parsed.span(), &mut wrong);
@@ -141,6 +146,24 @@ pub fn load(source: Source, overrides: &Overrides) -> Result<Config, Vec<Mistake
     }
     let tables = read_tables(&mut document, overrides, &mut mistakes);
     resolve::resolve(tables, mistakes)
+}
+
+/// Notes that a key or a table is there twice. Of a table all keys may be there twice too, and that would
+/// say nothing new: gives where it stands.
+fn note_twice(span: Range<usize>, mistakes: &mut Mistakes) -> Option<Range<usize>> {
+    let source = mistakes.source.clone();
+    let line = source.text[..span.start].rfind('\n').map_or(0, |at| at + 1);
+    let text = &source.text[line..];
+    let header = text.lines().next().unwrap_or_default().trim();
+    if !header.starts_with('[') {
+        mistakes.note(span, "duplicate key", None);
+        return None;
+    }
+    let name = header.trim_start_matches('[').split(']').next().unwrap_or_default().trim();
+    let place = line..line + text.find('\n').unwrap_or(text.len());
+    mistakes.note(place, format!("the table `{name}` is declared twice"), None);
+    let end = text.match_indices("\n[").next().map_or(source.text.len(), |(at, _)| line + at + 1);
+    Some(line..end)
 }
 
 /// A parser's message in our words: lower case, quotes as backticks.

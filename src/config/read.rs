@@ -41,6 +41,14 @@ impl Mistakes {
         }
     }
 
+    /// Notes a mistake whose place must not be shown.
+    pub fn note_without_place(&mut self, message: String, hint: String) {
+        let mistake = Mistake::new(message).hint(hint);
+        if !self.all.contains(&mistake) {
+            self.all.push(mistake);
+        }
+    }
+
     /// Reads a table into a type. `name` is how messages call the table. What is missing or wrong is
     /// noted; the result is there if the rest makes a whole.
     pub fn read<T: DeserializeOwned + JsonSchema>(

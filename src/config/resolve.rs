@@ -45,12 +45,14 @@ pub fn resolve(tables: Tables, mistakes: Mistakes) -> Result<Config, Vec<Mistake
         variables: &variables,
         axes: Axes::new(),
         task: TaskName(String::new()),
+        place: 0..0,
         claims: BTreeMap::new(),
         mistakes,
     };
     let mut tasks = Vec::new();
     for Instance { name, axes, place, mut common, task, .. } in instances {
         scope.axes = axes;
+        scope.place = place.clone();
         scope.task = name.clone();
         let mut after = Vec::new();
         for reference in &mut common.after {
@@ -96,6 +98,7 @@ struct Scope<'a> {
     variables: &'a [vars::Variable],
     axes: Axes,
     task: TaskName,
+    place: Range<usize>,
     claims: BTreeMap<String, TaskName>,
     mistakes: Mistakes,
 }
@@ -117,7 +120,7 @@ impl Scope<'_> {
         };
         let Some(instances) = self.known.get(whole) else {
             let hint = did_you_mean(whole, self.known.keys().map(String::as_str));
-            let message = format!("`{}` reads `{whole}`, which is not declared", self.task);
+            let message = format!("`{}` names `{whole}`, which is not declared", self.task);
             self.mistake(text.range(), message, hint);
             return Vec::new();
         };
@@ -180,6 +183,10 @@ impl Names for Scope<'_> {
 
     fn task(&self) -> &TaskName {
         &self.task
+    }
+
+    fn place(&self) -> Range<usize> {
+        self.place.clone()
     }
 
     fn variables(&self) -> serde_json::Value {
@@ -285,6 +292,10 @@ impl Names for Scope<'_> {
                 self.mistake(place, message, hint);
             }
         }
+    }
+
+    fn hidden_mistake(&mut self, message: String, hint: String) {
+        self.mistakes.note_without_place(message, hint);
     }
 
     fn mistake(&mut self, place: Range<usize>, message: String, hint: Option<String>) {

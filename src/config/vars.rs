@@ -47,6 +47,9 @@ pub fn read(document: &mut Value, overrides: &Overrides, mistakes: &mut Mistakes
     }
     let names: Vec<&str> = table.entries().iter().map(|(key, _)| key.name.as_str()).collect();
     refuse_unknown(&names, profile, overrides, mistakes);
+    for other in unchosen(profiles.as_ref(), overrides) {
+        refuse_unknown(&names, Some(other), &Overrides::default(), mistakes);
+    }
     let mut seen = Map::new();
     let mut all = Vec::new();
     for (key, value) in table.entries() {
@@ -71,6 +74,14 @@ pub fn read(document: &mut Value, overrides: &Overrides, mistakes: &mut Mistakes
             let span = value.span.clone();
             if let Err(why) = variable.set(value.to_json(), origin) {
                 mistakes.note(span, why, None);
+            }
+        }
+        for other in unchosen(profiles.as_ref(), overrides) {
+            // What an expression gives is known when its profile is chosen.
+            if let Some((_, value)) = other.entry(&key.name).filter(|(_, value)| !has_expression(value))
+                && let Err(why) = variable.clone().set(value.to_json(), String::new())
+            {
+                mistakes.note(value.span.clone(), why, None);
             }
         }
         for (file, values) in &overrides.files {
@@ -131,6 +142,14 @@ fn chosen_profile<'a>(
         mistakes.all.push(Mistake::new(format!("there is no `[profile.{name}]`")).hint_maybe(hint));
     }
     chosen
+}
+
+/// The variables of the other profiles: they are checked too, but not used.
+fn unchosen<'a>(profiles: Option<&'a Value>, overrides: &Overrides) -> impl Iterator<Item = &'a Value> {
+    let all = profiles.map(Value::entries).unwrap_or_default();
+    all.iter()
+        .filter(move |(key, _)| overrides.profile.as_ref() != Some(&key.name))
+        .filter_map(|(_, profile)| Some(&profile.entry("vars")?.1))
 }
 
 fn refuse_unknown(names: &[&str], profile: Option<&Value>, overrides: &Overrides, mistakes: &mut Mistakes) {

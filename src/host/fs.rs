@@ -49,6 +49,24 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     }
 }
 
+/// Opens a folder, to look at names in it without a walk along the path; with the names, sorted by their
+/// bytes. A link at the end is not followed.
+pub fn open_folder(path: &Path) -> io::Result<(rustix::fs::Dir, Vec<OsString>)> {
+    use rustix::fs::{Dir, Mode, OFlags};
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut open = Dir::new(rustix::fs::open(path, flags, Mode::empty())?)?;
+    let mut names = Vec::new();
+    while let Some(entry) = open.read() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(OsString::from_vec(name.to_vec()));
+        }
+    }
+    names.sort_unstable();
+    Ok((open, names))
+}
+
 /// Makes a folder and those above it.
 pub fn make_folder(path: &Path) -> Result<()> {
     std::fs::create_dir_all(path).at("make the folder", path)

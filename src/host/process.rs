@@ -89,12 +89,23 @@ pub fn run(command: &Command, output: &mut dyn FnMut(&[u8]), stop: &Stop) -> Res
         output(bytes);
         Ok(())
     };
-    follow(command, vec![reader], [writer.into(), second.into()], &mut sink, stop)
+    follow(command, vec![reader], [writer.into(), second.into()], &mut sink, None, stop)
 }
 
 /// Runs a command as `run` does and returns what it printed. Fails, and ends it, as soon as it has printed
 /// more than `limit` bytes on its standard output.
 pub fn capture(command: &Command, limit: usize, stop: &Stop) -> Result<Captured> {
+    capture_while_heard(command, limit, None, stop)
+}
+
+/// As `capture`; a command that prints nothing for as long as `silence` is taken for stuck: it is ended, and
+/// that is a failure.
+pub fn capture_while_heard(
+    command: &Command,
+    limit: usize,
+    silence: Option<Duration>,
+    stop: &Stop,
+) -> Result<Captured> {
     let failed = |error| command.failed(&error);
     let (stdout, stdout_end) = io::pipe().map_err(failed)?;
     let (stderr, stderr_end) = io::pipe().map_err(failed)?;
@@ -112,7 +123,7 @@ pub fn capture(command: &Command, limit: usize, stop: &Stop) -> Result<Captured>
         Ok(())
     };
     let ends = [stdout_end.into(), stderr_end.into()];
-    let exit = follow(command, vec![stdout, stderr], ends, &mut sink, stop)?;
+    let exit = follow(command, vec![stdout, stderr], ends, &mut sink, silence, stop)?;
     let [stdout, mut stderr] = texts;
     stderr.drain(..stderr.len().saturating_sub(limit));
     Ok(Captured { exit, stdout, stderr })
@@ -154,6 +165,7 @@ fn follow(
     mut pipes: Vec<PipeReader>,
     ends: [OwnedFd; 2],
     sink: &mut dyn FnMut(usize, &[u8]) -> Result<()>,
+    silence: Option<Duration>,
     stop: &Stop,
 ) -> Result<Exit> {
     stop.check()?;
@@ -162,11 +174,12 @@ fn follow(
         rustix::io::ioctl_fionbio(pipe, true).map_err(|error| failed(error.into()))?;
     }
     let (mut child, socket) = command.launch(ends, stop.grace()).map_err(failed)?;
-    let mut run = Run { socket, said: Vec::new(), open: true, refused: None, give_up: None };
+    let mut run =
+        Run { socket, said: Vec::new(), open: true, refused: None, give_up: None, heard: Instant::now() };
     if let Some(timeout) = command.timeout {
         run.expect_end_within(timeout.saturating_add(stop.grace()));
     }
-    let outcome = run.follow(&mut pipes, sink, stop);
+    let outcome = run.follow(&mut pipes, sink, silence, stop);
     // Only a launcher that was killed or stopped from outside does not say how the command ended.
     let (session, end) = run.reports();
     if outcome.is_err() || end.is_none() {
@@ -197,6 +210,8 @@ struct Run {
     open: bool,
     refused: Option<Error>,
     give_up: Option<Instant>,
+    /// When something was last printed.
+    heard: Instant,
 }
 
 impl Run {
@@ -205,6 +220,7 @@ impl Run {
         &mut self,
         pipes: &mut [PipeReader],
         sink: &mut dyn FnMut(usize, &[u8]) -> Result<()>,
+        mut silence: Option<Duration>,
         stop: &Stop,
     ) -> io::Result<()> {
         let mut buffer = vec![0; 64 << 10];
@@ -215,7 +231,8 @@ impl Run {
             fds.extend(stop.beyond(known).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
             let live = pipes.iter().zip(&open).filter(|(_, open)| **open);
             fds.extend(live.map(|(pipe, _)| PollFd::new(pipe, PollFlags::IN)));
-            launch::wait(&mut fds, self.give_up)?;
+            let stuck = silence.and_then(|silence| self.heard.checked_add(silence));
+            launch::wait(&mut fds, [self.give_up, stuck].into_iter().flatten().min())?;
             drop(fds);
             if stop.asked() > known {
                 known = stop.asked();
@@ -228,6 +245,13 @@ impl Run {
                 open[index] = self.take(index, pipe, &mut buffer, sink)? != Taken::End;
             }
             self.listen()?;
+            if let Some(time) = silence.filter(|time| self.heard.elapsed() >= *time) {
+                silence = None;
+                let message = format!("it said nothing for {} s, and was ended", time.as_secs());
+                self.refused.get_or_insert(Error::failed(message));
+                self.wish(wire::TERMINATE);
+                self.expect_end_within(stop.grace());
+            }
         }
         // Whoever could still write is dead, so what is there now is all.
         for (index, pipe) in pipes.iter_mut().enumerate() {
@@ -251,6 +275,7 @@ impl Run {
         match pipe.read(buffer) {
             Ok(0) => Ok(Taken::End),
             Ok(n) => {
+                self.heard = Instant::now();
                 if self.refused.is_none() {
                     self.refused = sink(index, &buffer[..n]).err();
                     if self.refused.is_some() {

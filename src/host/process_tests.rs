@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::error::{Error, Result};
-use crate::host::process::{Captured, Command, Exit, capture, run};
+use crate::host::process::{Captured, Command, Exit, capture, capture_while_heard, run};
 use crate::host::stop::Stop;
 
 /// In the environment of all that a command starts, and so a way to find it whatever its parents are.
@@ -271,6 +271,20 @@ fn a_command_may_clean_up_after_sigterm_but_not_ignore_it() {
     assert_eq!(exit.unwrap(), Exit::TimedOut);
     assert!(begin.elapsed() >= Duration::from_millis(500), "SIGKILL came before the grace was over");
     assert!(begin.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn a_command_that_says_nothing_is_ended_if_it_should_speak() {
+    let silence = Some(Duration::from_millis(400));
+    let lively = Marked::sh("for i in 1 2 3 4 5 6 7 8 9; do sleep 0.1; echo $i >&2; done; echo end");
+    let captured = capture_while_heard(&lively.command, 100, silence, &stop()).unwrap();
+    assert_eq!((captured.exit, captured.stdout.as_slice()), (Exit::Code(0), b"end\n".as_slice()));
+    let begin = Instant::now();
+    let stuck = Marked::sh("echo begin; sleep 1000");
+    let error = capture_while_heard(&stuck.command, 100, silence, &stop()).unwrap_err();
+    assert_eq!(error.to_string(), "it said nothing for 0 s, and was ended");
+    assert!(begin.elapsed() < Duration::from_secs(5));
+    assert_eq!(living(&stuck.mark), Vec::<i32>::new());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::{
-    ABSENT, Entry, FLAGS_AT, FOLLOW, FRONT_SUM, HEADER, Head, LENGTHS, MAGIC, Memo, RACY, STAMP, TASKS_SUM,
+    ABSENT, Entry, FLAGS_AT, FOLLOW, FRONT_SUM, HEADER, Head, LENGTHS, MAGIC, Memo, RACY, REST_SUM, STAMP,
     stamp,
 };
 use crate::cache::local::Fact;
@@ -158,6 +158,7 @@ impl Draft {
         tasks: usize,
         effects: Vec<(String, serde_json::Value)>,
         remote: Vec<serde_json::Value>,
+        outline: &[u8],
     ) -> Result<()> {
         self.head.complete = complete;
         self.head.tasks = tasks;
@@ -167,21 +168,25 @@ impl Draft {
             Ok(bytes) => bytes,
             Err(error) => panic!("BUG: a memo cannot be written: {error}"),
         };
-        let size = HEADER + head.len() + self.stamps.len() + self.paths.len() + self.tasks.len();
+        let tasks = self.tasks.len();
+        let mut rest = self.tasks;
+        rest.extend_from_slice(outline);
+        let size = HEADER + head.len() + self.stamps.len() + self.paths.len() + rest.len();
         let mut bytes = Vec::with_capacity(size);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&[0; 32]);
-        for length in [head.len(), self.stamps.len() / STAMP, self.paths.len(), self.tasks.len()] {
+        let stamps = self.stamps.len() / STAMP;
+        for length in [head.len(), stamps, self.paths.len(), tasks, outline.len()] {
             bytes.extend_from_slice(&(length as u64).to_le_bytes());
         }
-        bytes.extend_from_slice(blake3::hash(&self.tasks).as_bytes());
-        debug_assert_eq!((bytes.len(), LENGTHS + 4 * 8), (HEADER, TASKS_SUM));
+        bytes.extend_from_slice(blake3::hash(&rest).as_bytes());
+        debug_assert_eq!((bytes.len(), LENGTHS + 5 * 8), (HEADER, REST_SUM));
         for part in [head, self.stamps, self.paths] {
             bytes.extend_from_slice(&part);
         }
         let sum = blake3::hash(&bytes[LENGTHS..]);
         bytes[FRONT_SUM..LENGTHS].copy_from_slice(sum.as_bytes());
-        bytes.extend_from_slice(&self.tasks);
+        bytes.extend_from_slice(&rest);
         fs::write(path, &bytes, 0o644, Durability::Cache)
     }
 }
@@ -216,7 +221,7 @@ mod tests {
         let none = BTreeSet::new();
         draft.task("x", &entry(b"x"), &[fact(root, "a"), fact(root, "b")], env, &none);
         draft.task("y", &entry(b"y"), &[fact(root, "c"), fact(root, "b"), fact(root, "no")], env, &none);
-        draft.write(&root.join("memo"), true, 2, Vec::new(), Vec::new()).unwrap();
+        draft.write(&root.join("memo"), true, 2, Vec::new(), Vec::new(), b"outline").unwrap();
         Memo::read(&root.join("memo")).unwrap()
     }
 
@@ -232,7 +237,7 @@ mod tests {
             Changes::Inputs(changed) => changed,
             Changes::All => return Vec::new(),
         };
-        memo.entries(changed).unwrap().into_keys().collect()
+        memo.known(changed).unwrap().entries.into_keys().collect()
     }
 
     #[test]
@@ -263,16 +268,16 @@ mod tests {
         let memo = remember(root, &env, later());
         fs::write(&root.join("a"), b"other", 0o644, Durability::Cache).unwrap();
         let Changes::Inputs(changed) = memo.changes(root, &env) else { panic!() };
-        let entries = memo.entries(&changed).unwrap();
+        let entries = memo.known(&changed).unwrap().entries;
         let carried: BTreeMap<&str, &Entry> =
             entries.iter().map(|(name, entry)| (name.as_str(), entry)).collect();
         let mut draft = Draft::new(later(), &[]);
         draft.task("x", &entry(b"z"), &[fact(root, "a"), fact(root, "b")], &env, &BTreeSet::new());
         draft.carry(&carried, &memo, &env);
-        draft.write(&root.join("memo"), true, 2, Vec::new(), Vec::new()).unwrap();
+        draft.write(&root.join("memo"), true, 2, Vec::new(), Vec::new(), b"outline").unwrap();
         let memo = Memo::read(&root.join("memo")).unwrap();
         assert_eq!((memo.count(), memo.changes(root, &env)), (4, Changes::None));
-        let entries = memo.entries(&BTreeSet::new()).unwrap();
+        let entries = memo.known(&BTreeSet::new()).unwrap().entries;
         assert_eq!(entries["x"].value, Some(Digest::of(b"z")));
         assert_eq!(entries["y"].value, Some(Digest::of(b"y")));
         fs::write(&root.join("c"), b"other", 0o644, Durability::Cache).unwrap();
@@ -284,13 +289,13 @@ mod tests {
         let (folder, env) = project();
         let root = folder.path();
         let memo = remember(root, &env, later());
-        let entries = memo.entries(&BTreeSet::new()).unwrap();
+        let entries = memo.known(&BTreeSet::new()).unwrap().entries;
         let carried: BTreeMap<&str, &Entry> = [("x", &entries["x"])].into();
         fs::write(&root.join("b"), b"other", 0o644, Durability::Cache).unwrap();
         let mut draft = Draft::new(later(), &[]);
         draft.task("y", &entry(b"y"), &[fact(root, "b")], &env, &BTreeSet::new());
         draft.carry(&carried, &memo, &env);
-        draft.write(&root.join("memo"), true, 2, Vec::new(), Vec::new()).unwrap();
+        draft.write(&root.join("memo"), true, 2, Vec::new(), Vec::new(), b"outline").unwrap();
         let memo = Memo::read(&root.join("memo")).unwrap();
         assert_eq!(names(&memo, &memo.changes(root, &env)), Vec::<String>::new());
     }
@@ -305,8 +310,8 @@ mod tests {
             let mut bad = good.clone();
             bad[at] ^= 1;
             fs::write(&path, &bad, 0o644, Durability::Cache).unwrap();
-            let entries = Memo::read(&path).and_then(|memo| memo.entries(&BTreeSet::new()));
-            assert_eq!(entries, None, "byte {at}");
+            let known = Memo::read(&path).and_then(|memo| memo.known(&BTreeSet::new()));
+            assert_eq!(known, None, "byte {at}");
             fs::write(&path, &good[..at], 0o644, Durability::Cache).unwrap();
             assert!(Memo::read(&path).is_none(), "{at} bytes");
         }

@@ -71,14 +71,14 @@ impl Entry {
     }
 }
 
-fn put_number(out: &mut Vec<u8>, number: usize) {
+pub(super) fn put_number(out: &mut Vec<u8>, number: usize) {
     match u32::try_from(number) {
         Ok(number) => out.extend_from_slice(&number.to_le_bytes()),
         Err(_) => panic!("BUG: a memo of more than 4 GiB"),
     }
 }
 
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_number(out, bytes.len());
     out.extend_from_slice(bytes);
 }
@@ -92,17 +92,17 @@ fn put_digest(out: &mut Vec<u8>, digest: Option<&Digest>) {
     out.extend_from_slice(digest.map_or(&[0; 32], |digest| digest.bytes()));
 }
 
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+pub(super) fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     let (bytes, after) = rest.split_first_chunk::<N>()?;
     *rest = after;
     Some(*bytes)
 }
 
-fn take_number(rest: &mut &[u8]) -> Option<usize> {
+pub(super) fn take_number(rest: &mut &[u8]) -> Option<usize> {
     usize::try_from(u32::from_le_bytes(take(rest)?)).ok()
 }
 
-fn take_text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
+pub(super) fn take_text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
     let length = take_number(rest)?;
     let (text, after) = rest.split_at_checked(length)?;
     *rest = after;

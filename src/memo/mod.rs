@@ -1,12 +1,13 @@
 //! The run memo: what the last run of the same targets and flags saw, in one checksummed file, so that
 //! a run with nothing to do costs one `statx` for each path and nothing else. Losing it costs time.
 //!
-//! Layout: magic, checksum of what follows up to the tasks, four lengths, checksum of the tasks, then the
-//! head (JSON), the stamps (fixed size), the paths (each ends in NUL) and the tasks. The tasks are read
-//! only when something has changed.
+//! Layout: magic, checksum of what follows up to the tasks, five lengths, checksum of the rest, then the
+//! head (JSON), the stamps (fixed size), the paths (each ends in NUL); then the tasks and the outline of
+//! the configuration, which are read only when something has changed.
 
 mod draft;
 mod entry;
+mod outline;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CStr;
@@ -24,15 +25,16 @@ use crate::host::fs::{self, Links, Stamp};
 use crate::work::Env;
 pub use draft::Draft;
 pub use entry::Entry;
+pub use outline::{Outline, table};
 
-const MAGIC: &[u8; 16] = b"vcbuild memo 002";
+const MAGIC: &[u8; 16] = b"vcbuild memo 003";
 /// The checksum of what lies between it and the tasks.
 const FRONT_SUM: usize = 16;
-/// The lengths of head, stamps (how many), paths and tasks.
+/// The lengths of head, stamps (how many), paths, tasks and outline.
 const LENGTHS: usize = FRONT_SUM + 32;
-/// The checksum of the tasks.
-const TASKS_SUM: usize = LENGTHS + 4 * 8;
-const HEADER: usize = TASKS_SUM + 32;
+/// The checksum of the tasks and the outline.
+const REST_SUM: usize = LENGTHS + 5 * 8;
+const HEADER: usize = REST_SUM + 32;
 /// Bytes of one stamp: five numbers, flags, and where its path begins.
 const STAMP: usize = 48;
 const FLAGS_AT: usize = 40;
@@ -75,8 +77,20 @@ pub struct Memo {
     stamps: usize,
     /// Where the paths begin.
     paths: usize,
-    /// How long the tasks are.
+    /// How long the tasks are, and the outline.
     tasks: usize,
+    outline: usize,
+}
+
+/// What is remembered of the tasks.
+#[derive(Debug, PartialEq)]
+pub struct Known {
+    /// The tasks that still hold by themselves: none of their paths has changed.
+    pub entries: BTreeMap<String, Entry>,
+    /// The others.
+    pub changed: BTreeSet<String>,
+    /// The encoded outline of the configuration.
+    pub outline: Vec<u8>,
 }
 
 /// What has changed since a memo was written.
@@ -116,11 +130,12 @@ impl Memo {
             return None;
         }
         let length = |at: usize| usize::try_from(number(&front, LENGTHS + at * 8)).ok();
-        let (head, stamps, paths, tasks) = (length(0)?, length(1)?, length(2)?, length(3)?);
+        let (head, stamps, paths) = (length(0)?, length(1)?, length(2)?);
+        let (tasks, outline) = (length(3)?, length(4)?);
         let stamps_at = HEADER.checked_add(head)?;
         let paths_at = stamps_at.checked_add(stamps.checked_mul(STAMP)?)?;
         let end = paths_at.checked_add(paths)?;
-        if end.checked_add(tasks)? != all {
+        if end.checked_add(tasks)?.checked_add(outline)? != all {
             return None;
         }
         front.resize(end, 0);
@@ -129,7 +144,7 @@ impl Memo {
             return None;
         }
         let parsed: Head = serde_json::from_slice(&front[HEADER..stamps_at]).ok()?;
-        Some(Self { head: parsed, file, front, stamps: stamps_at, paths: paths_at, tasks })
+        Some(Self { head: parsed, file, front, stamps: stamps_at, paths: paths_at, tasks, outline })
     }
 
     /// Looks at every path again. The project is in `root`.
@@ -210,22 +225,24 @@ impl Memo {
         found.map(|found| found.stamp) == known
     }
 
-    /// The tasks that still hold by themselves: none of their paths has changed. `None` if what is
-    /// remembered of tasks is damaged.
-    pub fn entries(&self, changed: &BTreeSet<u32>) -> Option<BTreeMap<String, Entry>> {
-        let mut bytes = vec![0; self.tasks];
+    /// What is remembered of the tasks, if the paths of these indices have changed. `None` if it is damaged.
+    pub fn known(&self, changed: &BTreeSet<u32>) -> Option<Known> {
+        let mut bytes = vec![0; self.tasks + self.outline];
         self.file.read_exact_at(&mut bytes, self.front.len() as u64).ok()?;
-        if blake3::hash(&bytes).as_bytes()[..] != self.front[TASKS_SUM..HEADER] {
+        if blake3::hash(&bytes).as_bytes()[..] != self.front[REST_SUM..HEADER] {
             return None;
         }
-        let (mut rest, mut all) = (bytes.as_slice(), Vec::with_capacity(self.head.tasks));
+        let outline = bytes.split_off(self.tasks);
+        let (mut rest, mut hold, mut not) = (bytes.as_slice(), Vec::new(), BTreeSet::new());
         while !rest.is_empty() {
             let (name, entry) = Entry::decode(&mut rest, self.count())?;
             if changed.is_empty() || entry.paths.iter().all(|path| !changed.contains(path)) {
-                all.push((name, entry));
+                hold.push((name, entry));
+            } else {
+                not.insert(name);
             }
         }
-        Some(all.into_iter().collect())
+        Some(Known { entries: hold.into_iter().collect(), changed: not, outline })
     }
 }
 

@@ -105,7 +105,7 @@ mod tests {
         let mistakes = [
             Mistake::new("unexpected end of file").at(&file, file.text.len()..file.text.len()),
             at(&file, "\"日本/語\"", "`日本/語` is not a reference of an image"),
-            at(&file, "\"compile.ap\"", "`image.web` reads `compile.ap`, which is not declared")
+            at(&file, "\"compile.ap\"", "`image.web` names `compile.ap`, which is not declared")
                 .hint("did you mean `compile.app`?"),
             at(&file, "\"grüße-日本\"", "the name may hold `[a-z0-9-]` only"),
             at(&file, "\"grüße-日本\"", "the name may hold `[a-z0-9-]` only"),
@@ -123,7 +123,7 @@ error: the name may hold `[a-z0-9-]` only
 2 | name = "grüße-日本"  # comment
   |        ^^^^^^^^^^^^
 
-error: `image.web` reads `compile.ap`, which is not declared
+error: `image.web` names `compile.ap`, which is not declared
  --> vcbuild.toml:5:11
   |
 5 |     files = ["compile.ap"]

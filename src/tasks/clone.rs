@@ -1,46 +1,92 @@
 //! `clone`: the files of one commit. Branches and tags are pinned in `vcbuild.lock`; the commit alone
 //! is in the key, so that an address may change. Knows no working copy: objects go straight into the
-//! cache.
+//! cache. `clone_source` gets at the repository, `clone_tree` reads a commit.
 
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::clone_source::Source;
+use super::clone_tree::{Lfs, Link, Submodules, Taken, Wanted, take};
 use super::names::{Declare, Names, Outputs, Placed};
-use crate::cache::Cache;
-use crate::cache::tree::{Entry, Node, is_name};
+use crate::cache::draft::Draft;
+use crate::cache::tree::Entry;
 use crate::digest::Digest;
 use crate::error::{Error, Failure, Result};
-use crate::host::fs;
-use crate::host::git::{self, Mirror, Remote};
-use crate::host::stop::Stop;
+use crate::glob::{Globs, Progress, is_contained};
+use crate::host::git::{self, Depth, Mirror, Trust, Wrong, shown};
 use crate::pins::Pin;
-use crate::work::{Action, Class, Context, Env, Inputs, Network, Session, Task, TaskName, Work};
+use crate::work::{Action, Class, Context, Inputs, Session, Task, TaskName, Work};
+
+pub use super::clone_source::{Pinned, moved};
+pub use crate::host::git::{Between, Kind};
 
 /// `[clone.NAME]`: the files of one commit of a git repository
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Clone {
-    /// The address as git takes it; or a repository or bundle on this machine, relative to the project
+    /// The address as git takes it (https, ssh, git, …), without a password; or a repository or bundle on
+    /// this machine, relative to the project
     url: Placed<String>,
-    /// A branch, a tag or a commit
+    /// A branch, a tag or a commit (all 40 digits); a branch or tag is pinned to its commit in
+    /// `vcbuild.lock`, and only `vcbuild update` moves the pin
     rev: Placed<String>,
+    /// How many commits of history are fetched with the commit, itself included; 0: all. Only the files of the
+    /// commit are ever used
+    #[serde(default = "one")]
+    depth: u32,
+    /// What of the commit is taken: globs from its root, a folder with all below it; the last match wins, `!`
+    /// excludes. Each must match something [default: all]
+    paths: Option<Vec<Placed<String>>>,
+    /// Whether submodules are cloned too, and theirs; otherwise they are empty folders
+    #[serde(default)]
+    submodules: bool,
+    /// `false`: pointer files of git-LFS are taken as they are. Otherwise they are refused; what they point to
+    /// is never fetched
+    lfs: Option<Placed<bool>>,
+}
+
+fn one() -> u32 {
+    1
 }
 
 impl Declare for Clone {
     fn resolve(&mut self, names: &mut dyn Names) {
-        for text in [&self.url, &self.rev] {
-            if text.is_empty() || text.starts_with('-') || text.bytes().any(|byte| byte < 0x20) {
-                names.mistake(
-                    text.range(),
-                    format!("`{}` is not an address or revision", text.value),
-                    None,
-                );
+        let url = format!("`{}` is not an address or revision", self.url.value);
+        match git::wrong(&self.url) {
+            None => {}
+            Some(Wrong::Form) => names.mistake(self.url.range(), url, None),
+            Some(Wrong::Command) => {
+                names.mistake(self.url.range(), format!("`{}` would run a command", self.url.value), None);
+            }
+            Some(Wrong::Secret) => {
+                let message = format!("the `url` of `{}` holds a password or token", names.task());
+                let hint = "write it without, and give it to git: `git config credential.helper`, or `ssh`";
+                names.hidden_mistake(message, hint.to_string());
             }
         }
-        if self.url.starts_with("ext::") || self.url.starts_with("fd::") {
-            names.mistake(self.url.range(), format!("`{}` would run a command", self.url.value), None);
+        if !is_rev(&self.rev) {
+            let message = format!("`{}` is not an address or revision", self.rev.value);
+            names.mistake(self.rev.range(), message, None);
+        }
+        for path in self.paths.iter().flatten() {
+            names.contained(path);
+            let inside = is_contained(path.trim_start_matches('!'));
+            if inside && Globs::new(&[path.as_str()]).is_err() {
+                names.mistake(path.range(), format!("`{}` is not a glob", path.value), None);
+            }
+        }
+        let nothing = |paths: &Vec<Placed<String>>| paths.iter().all(|path| path.starts_with('!'));
+        if self.paths.as_ref().is_some_and(nothing) {
+            let place = self.paths.iter().flatten().next().map_or_else(|| self.url.range(), Placed::range);
+            let hint = "begin with `**` to exclude from everything".to_string();
+            names.mistake(place, "`paths` takes nothing".to_string(), Some(hint));
+        }
+        if let Some(lfs) = self.lfs.as_ref().filter(|lfs| lfs.value) {
+            let message = "what git-LFS keeps is not fetched".to_string();
+            let hint = "`lfs = false` takes the pointer files as they are; without it they are refused";
+            names.mistake(lfs.range(), message, Some(hint.to_string()));
         }
     }
 
@@ -57,7 +103,7 @@ impl Declare for Clone {
 
     fn at(&self, rev: &str) -> Option<Box<dyn Declare>> {
         let rev = Placed { value: rev.to_string(), span: self.rev.span };
-        Some(Box::new(Self { url: self.url.clone(), rev }))
+        Some(Box::new(Self { rev, ..self.clone() }))
     }
 }
 
@@ -71,12 +117,23 @@ impl Task for Clone {
     }
 
     fn work(&self, inputs: &Inputs<'_>) -> Result<Work> {
-        let commit = match self.pins().first() {
+        let (session, pins) = (inputs.session, self.pins());
+        let commit = match pins.first() {
             None => self.rev.value.clone(),
-            Some(pin) => inputs.pin(pin, || resolve(&self.url, &self.rev, inputs.session))?,
+            Some(pin) => inputs.pin(pin, || Ok(resolve(&self.url, &self.rev, session)?.commit))?,
         };
-        let how = How { url: self.url.value.clone(), root: inputs.session.local.root().to_path_buf() };
-        Ok(Work::Action(Box::new(CloneAction { what: What { commit }, how })))
+        let what = What {
+            commit,
+            paths: self.paths.iter().flatten().map(|path| path.value.clone()).collect(),
+            submodules: self.submodules,
+            pointers: self.lfs.as_ref().is_some_and(|lfs| !lfs.value),
+        };
+        let how = How {
+            url: address(&self.url, session.local.root()),
+            rev: pins.first().map(|_| self.rev.value.clone()),
+            depth: if self.depth == 0 { Depth::All } else { Depth::Commits(self.depth) },
+        };
+        Ok(Work::Action(Box::new(CloneAction { what, how })))
     }
 }
 
@@ -85,108 +142,57 @@ fn is_commit(rev: &str) -> bool {
     rev.len() == 40 && rev.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
-/// The commit that a branch or tag means now. Fetches it: a tag says its commit only then.
-pub fn resolve(url: &str, rev: &str, session: &Session<'_>) -> Result<String> {
-    let how = How { url: url.to_string(), root: session.local.root().to_path_buf() };
-    let source = Source { how: &how, cache: session.cache, env: session.env, stop: session.stop };
-    source.allowed(session.network)?;
-    let address = how.address();
-    let remote = source.remote(&address);
-    let id = remote.resolve(rev)?;
-    let path = source.mirror();
-    let _lock = session.cache.lock(&path.with_extension("lock"), session.stop, || {})?;
-    source
-        .fetched(&id, session.network, |mirror| mirror.commit(&id).is_some())?
-        .commit(&id)
-        .ok_or_else(|| Error::failed(format!("`{rev}` of `{url}` is not a commit: it is `{id}`")))
+/// Whether git could have a reference of this name (git, `check-ref-format`).
+fn is_rev(rev: &str) -> bool {
+    let never = |c: char| c.is_control() || " ~^:?*[\\".contains(c);
+    !(rev.is_empty()
+        || rev.starts_with('-')
+        || rev.contains(never)
+        || rev.contains("..")
+        || rev.contains("@{"))
+}
+
+/// An address as git gets it: paths are made absolute.
+fn address(url: &str, root: &Path) -> String {
+    match git::is_path(url) {
+        true => root.join(url).to_string_lossy().into_owned(),
+        false => url.to_string(),
+    }
+}
+
+/// The commit that a branch or tag means now.
+pub fn resolve(url: &str, rev: &str, session: &Session<'_>) -> Result<Pinned> {
+    Source::of_session(address(url, session.local.root()), session).resolve(rev)
+}
+
+/// What lies between two commits of a repository, as far as it can be found out; at most `most` of the
+/// commits are listed.
+pub fn between(
+    url: &str,
+    old: &str,
+    new: &str,
+    most: usize,
+    session: &Session<'_>,
+) -> Result<Option<Between>> {
+    Source::of_session(address(url, session.local.root()), session).between(old, new, most)
 }
 
 #[derive(Serialize)]
 struct What {
     commit: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    paths: Vec<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    submodules: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pointers: bool,
 }
 
 struct How {
     url: String,
-    root: PathBuf,
-}
-
-impl How {
-    /// The address as git gets it: paths are made absolute.
-    fn address(&self) -> String {
-        if git::is_path(&self.url) {
-            return self.root.join(&self.url).to_string_lossy().into_owned();
-        }
-        self.url.clone()
-    }
-}
-
-/// A repository and its mirror in the cache.
-struct Source<'a> {
-    how: &'a How,
-    cache: &'a Cache,
-    env: &'a Env,
-    stop: &'a Stop,
-}
-
-impl Source<'_> {
-    fn mirror(&self) -> PathBuf {
-        self.cache.path("git").join(Digest::of(self.how.url.as_bytes()).hex())
-    }
-
-    fn remote<'u>(&'u self, address: &'u str) -> Remote<'u> {
-        let env = self.env.0.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-        Remote { url: address, env, stop: self.stop }
-    }
-
-    fn allowed(&self, network: Network) -> Result<()> {
-        if network == Network::Offline && !git::is_path(&self.how.url) {
-            let message = format!("`{}` would have to be asked, and `--offline` forbids it", self.how.url);
-            return Err(Error::failed(message));
-        }
-        Ok(())
-    }
-
-    /// The mirror, after a fetch of `id` if it has not `enough` yet. Whether it has then is for the caller to
-    /// see.
-    fn fetched(&self, id: &str, network: Network, enough: impl Fn(&Mirror) -> bool) -> Result<Mirror> {
-        let path = self.mirror();
-        let mirror = Mirror::open(&path)?;
-        if enough(&mirror) {
-            return Ok(mirror);
-        }
-        self.allowed(network)?;
-        let address = self.how.address();
-        let remote = self.remote(&address);
-        let fetched = mirror.fetch(&remote, id);
-        if fetched.is_ok() && enough(&mirror) {
-            return Ok(mirror);
-        }
-        self.stop.check()?;
-        // Git gives up on a damaged mirror, and does not send what a mirror claims to have. A fresh one
-        // tells; until it is complete the old one stays, for the network may be to blame.
-        let beside = path.with_extension("new");
-        fs::remove_tree(&beside)?;
-        let fresh = Mirror::open(&beside)?;
-        if let Err(error) = fresh.fetch(&remote, id) {
-            fresh.discard()?;
-            return Err(fetched.err().unwrap_or(error));
-        }
-        drop(fresh);
-        mirror.discard()?;
-        fs::rename(&beside, &path)?;
-        Mirror::open(&path)
-    }
-
-    /// A mirror that has the whole commit.
-    fn with_commit(&self, commit: &str, network: Network) -> Result<Mirror> {
-        let mirror = self.fetched(commit, network, |mirror| mirror.is_whole(commit))?;
-        if mirror.is_whole(commit) {
-            return Ok(mirror);
-        }
-        let failure = Failure::new(format!("`{}` does not have the commit `{commit}`", self.how.url));
-        Err(failure.hint("if upstream has dropped it, `vcbuild update` moves the pin").into())
-    }
+    /// The name that was pinned to the commit.
+    rev: Option<String>,
+    depth: Depth,
 }
 
 struct CloneAction {
@@ -208,60 +214,132 @@ impl Action for CloneAction {
     }
 
     fn run(&self, context: &Context<'_>) -> Result<Digest> {
-        let source = Source { how: &self.how, cache: context.cache, env: context.env, stop: context.stop };
-        let lock = source.mirror().with_extension("lock");
-        let waiting = || context.tell.note(format!("waiting for another fetch of `{}`", self.how.url));
-        let _lock = context.cache.lock(&lock, context.stop, waiting)?;
-        let mirror = source.with_commit(&self.what.commit, context.network)?;
-        let reading = Reading { mirror: &mirror, context };
-        let tree = mirror.tree(&self.what.commit).and_then(|tree| reading.folder(tree, Path::new("")));
-        match tree {
-            // An object that is there and cannot be read: only a fresh mirror heals it.
-            Err(Error::Failed(_)) => {
-                source.allowed(context.network)?;
-                mirror.discard()?;
-                let mirror = source.with_commit(&self.what.commit, context.network)?;
-                Reading { mirror: &mirror, context }.folder(mirror.tree(&self.what.commit)?, Path::new(""))
+        let globs = match self.what.paths.as_slice() {
+            [] => Globs::all(),
+            paths => Globs::new(paths).map_err(Error::failed)?,
+        };
+        let source = Source::of_context(self.how.url.clone(), self.how.depth, context);
+        let whole = Whole { what: &self.what, globs: &globs, context };
+        let tree = whole.tree(&source, &self.what.commit, self.how.rev.as_deref(), &globs.start(), 0)?;
+        self.all_match(tree, context)?;
+        Ok(tree)
+    }
+}
+
+impl CloneAction {
+    /// Fails if one of the paths takes nothing.
+    fn all_match(&self, tree: Digest, context: &Context<'_>) -> Result<()> {
+        let mut open = Vec::new();
+        for path in self.what.paths.iter().filter(|path| !path.starts_with('!')) {
+            open.push((path, Globs::new(&[path.as_str()]).map_err(Error::failed)?));
+        }
+        if open.is_empty() {
+            return Ok(());
+        }
+        context.cache.cas.walk(&tree, &mut |name, _| {
+            open.retain(|(_, globs)| !globs.takes(name));
+            context.stop.check()
+        })?;
+        match open.first() {
+            None => Ok(()),
+            Some((path, _)) => {
+                let url = shown(&self.how.url);
+                let message =
+                    format!("`{path}` matches nothing in commit `{}` of `{url}`", self.what.commit);
+                Err(Failure::new(message).hint("paths are relative to the root of the commit").into())
             }
-            other => other,
         }
     }
 }
 
-struct Reading<'a> {
-    mirror: &'a Mirror,
+/// How deep submodules may be in each other.
+const DEEPEST: usize = 16;
+
+/// A commit with its submodules.
+struct Whole<'a> {
+    what: &'a What,
+    globs: &'a Globs,
     context: &'a Context<'a>,
 }
 
-impl Reading<'_> {
-    /// Stores a tree of git as a tree of ours, with git's modes.
-    fn folder(&self, tree: git2::Oid, path: &Path) -> Result<Digest> {
-        use std::os::unix::ffi::OsStrExt;
-        self.context.stop.check()?;
-        let cas = &self.context.cache.cas;
-        let mut node = Node::default();
-        for item in self.mirror.list(tree)? {
-            let inside = path.join(std::ffi::OsStr::from_bytes(&item.name));
-            if !is_name(&item.name) || item.name.eq_ignore_ascii_case(b".git") {
-                return Err(Error::failed(format!("the commit has a file `{}`", inside.display())));
+impl Whole<'_> {
+    /// The tree of a commit with what is wanted of it, stored. The mirrors are used one after the other.
+    fn tree(
+        &self,
+        source: &Source<'_>,
+        commit: &str,
+        rev: Option<&str>,
+        at: &Progress,
+        deep: usize,
+    ) -> Result<Digest> {
+        let submodules = if self.what.submodules { Submodules::Given } else { Submodules::Empty };
+        let lfs = if self.what.pointers { Lfs::Pointers } else { Lfs::Refused };
+        let wanted = Wanted { globs: self.globs, at, submodules, lfs };
+        let (cas, stop) = (&self.context.cache.cas, self.context.stop);
+        let (taken, addresses) = source.read(commit, rev, |mirror| {
+            let taken = take(mirror, commit, &wanted, cas, stop)?;
+            let addresses = addresses(mirror, commit, source, &taken.links)?;
+            Ok((taken, addresses))
+        })?;
+        let Taken { tree, links } = taken;
+        if links.is_empty() {
+            return Ok(tree);
+        }
+        if deep == DEEPEST {
+            return Err(Error::failed(format!("submodules are nested more than {DEEPEST} deep")));
+        }
+        let mut draft = Draft::of(cas, tree);
+        for (link, (url, trust)) in links.into_iter().zip(addresses) {
+            let path = PathBuf::from(String::from_utf8_lossy(&link.path).into_owned());
+            let inner =
+                Source { url, trust, ..Source::of_context(String::new(), Depth::Commits(1), self.context) };
+            let tree = self
+                .tree(&inner, &link.commit, None, &link.at, deep + 1)
+                .map_err(|error| error.context(format!("submodule `{}`", path.display())))?;
+            if link.at.takes() || !cas.node(&tree)?.entries.is_empty() {
+                draft.insert(&link.path, Entry::Folder { mode: 0o755, tree })?;
             }
-            let entry = match item.mode {
-                0o040000 => Entry::Folder { mode: 0o755, tree: self.folder(item.id, &inside)? },
-                0o120000 => Entry::Link { target: self.mirror.blob(item.id)? },
-                // A submodule that nobody asked for is an empty folder, as in a checkout.
-                0o160000 => Entry::Folder { mode: 0o755, tree: cas.put(&Node::default().encode())?.digest },
-                mode => {
-                    let mode = if mode & 0o100 == 0 { 0o644 } else { 0o755 };
-                    Entry::File { mode, blob: cas.put(&self.mirror.blob(item.id)?)? }
-                }
-            };
-            node.entries.push((item.name, entry));
         }
-        // Git sorts folders as if their names ended in a slash.
-        node.entries.sort_by(|(a, _), (b, _)| a.cmp(b));
-        if node.entries.windows(2).any(|pair| pair[0].0 == pair[1].0) {
-            return Err(Error::failed(format!("the commit has a name twice in `{}`", path.display())));
-        }
-        Ok(cas.put(&node.encode())?.digest)
+        draft.store()
     }
+}
+
+/// Where the submodules of a commit are, in the order of the links, and who says so.
+fn addresses(
+    mirror: &Mirror,
+    commit: &str,
+    source: &Source<'_>,
+    links: &[Link],
+) -> Result<Vec<(String, Trust)>, super::clone_tree::Trouble> {
+    if links.is_empty() {
+        return Ok(Vec::new());
+    }
+    let remote = source.remote();
+    let root = mirror.list(mirror.tree(commit)?)?;
+    let file =
+        root.iter().find(|item| item.name == b".gitmodules" && matches!(item.mode, 0o100644 | 0o100755));
+    let known = match file {
+        Some(file) => mirror.modules(&remote, file.id)?,
+        None => std::collections::BTreeMap::new(),
+    };
+    let address = |link: &Link| {
+        let path = String::from_utf8_lossy(&link.path).into_owned();
+        let Some(url) = known.get(&link.path) else {
+            return Err(Error::failed(format!("the commit has no address for its submodule `{path}`")));
+        };
+        let wrong = |wrong| {
+            let why = match wrong {
+                Wrong::Form => format!("its address `{}` is not taken", shown(url).escape_debug()),
+                Wrong::Command => format!("its address `{}` would run a command", url.escape_debug()),
+                Wrong::Secret => "its address holds a password or token".to_string(),
+            };
+            Error::failed(format!("submodule `{path}`: {why}"))
+        };
+        let url_there = git::beside(&source.url, url).map_err(wrong)?;
+        // Beside a repository that the user has named by a path, a path is the user's own.
+        let beside = url.starts_with('.') && git::is_here(&source.url);
+        let trust = if beside { source.trust } else { Trust::Repository };
+        Ok((url_there, trust))
+    };
+    Ok(links.iter().map(address).collect::<Result<_>>()?)
 }

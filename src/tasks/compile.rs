@@ -47,7 +47,7 @@ pub struct Compile {
     reads: Vec<Placed<String>>,
     /// Variables of the commands' environment
     #[serde(default)]
-    env: BTreeMap<String, String>,
+    env: BTreeMap<String, Placed<String>>,
     /// Variables passed on from vcbuild's environment; their values belong to the key
     #[serde(default)]
     pass_env: Vec<Placed<String>>,
@@ -76,10 +76,9 @@ impl Declare for Compile {
             }
             (None, Some(_)) => {}
             (None, None) => {
-                let place = self.outputs.first().map_or(0..0, Placed::range);
                 let hint = "write `tree = …`, or `inputs = [\"src/**\"]` for files of the project";
                 let message = format!("`{}` has neither `tree` nor `inputs`", names.task());
-                names.mistake(place, message, Some(hint.into()));
+                names.mistake(names.place(), message, Some(hint.into()));
             }
         }
         for glob in self.inputs.iter().flatten().chain(&self.incremental) {
@@ -110,17 +109,15 @@ impl Declare for Compile {
             let hint = Some("for example `90s`, `30m` or `2h`".to_string());
             names.mistake(timeout.range(), format!("`{}` is not a time", timeout.value), hint);
         }
-        let place = self.outputs.first().map_or(0..0, Placed::range);
         if self.run.is_empty() || self.run.iter().any(|argv| argv.first().is_none_or(String::is_empty)) {
-            names.mistake(place.clone(), format!("`{}` has no command to run", names.task()), None);
+            names.mistake(names.place(), format!("`{}` has no command to run", names.task()), None);
         }
         if self.outputs.is_empty() {
-            names.mistake(place, format!("`{}` has no `outputs`", names.task()), None);
+            names.mistake(names.place(), format!("`{}` has no `outputs`", names.task()), None);
         }
-        for name in self.env.keys().chain(self.keep.keys()) {
+        for (name, value) in self.env.iter().chain(&self.keep) {
             if compile_run::FIXED.contains(&name.as_str()) {
-                let place = self.outputs.first().map_or(0..0, Placed::range);
-                names.mistake(place, format!("the variable `{name}` is set by vcbuild"), None);
+                names.mistake(value.range(), format!("the variable `{name}` is set by vcbuild"), None);
             }
         }
     }
@@ -192,7 +189,7 @@ impl Task for Compile {
             dir: self.dir.as_deref().map(|dir| plain(dir)).unwrap_or_default(),
             run: self.run.clone(),
             outputs: self.outputs.iter().map(|path| plain(path)).collect(),
-            env: self.env.clone(),
+            env: self.env.iter().map(|(name, value)| (name.clone(), value.value.clone())).collect(),
             pass_env,
             versions: self.version.iter().map(|argv| version(argv, &how, inputs)).collect::<Result<_>>()?,
             tools: tools.into_iter().map(|tool| (tool.name, tool.digest)).collect(),

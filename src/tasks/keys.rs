@@ -90,7 +90,18 @@ fn world() -> World {
 #[test]
 fn clone() {
     let table = [("url", "'u'"), ("rev", "'0123456789012345678901234567890123456789'")];
-    let edits = [("url", "'v'", Stays), ("rev", "'1123456789012345678901234567890123456789'", Moves)];
+    let edits = [
+        ("url", "'v'", Stays),
+        ("rev", "'1123456789012345678901234567890123456789'", Moves),
+        ("depth", "7", Stays),
+        ("depth", "0", Stays),
+        ("paths", "['a']", Moves),
+        ("paths", "['a', 'b']", Moves),
+        ("paths", "['a', '!b']", Moves),
+        ("submodules", "true", Moves),
+        ("submodules", "false", Stays),
+        ("lfs", "false", Moves),
+    ];
     check::<super::clone::Clone>(&world(), &table, &edits);
 }
 

@@ -2,6 +2,8 @@
 //! becomes, and doing that. This is the one place that knows all of them.
 
 pub mod clone;
+mod clone_source;
+mod clone_tree;
 pub mod compile;
 mod compile_run;
 pub mod deploy;

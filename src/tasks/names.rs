@@ -210,6 +210,9 @@ pub trait Names {
     /// The instance that is being resolved.
     fn task(&self) -> &TaskName;
 
+    /// Where its table begins.
+    fn place(&self) -> Range<usize>;
+
     /// The variables and the instance's own axes: what templates see.
     fn variables(&self) -> serde_json::Value;
 
@@ -230,6 +233,9 @@ pub trait Names {
 
     /// Notes a mistake if another task has claimed the same thing (a tag, a path on a host) before.
     fn claim(&mut self, thing: String, place: Range<usize>);
+
+    /// Notes a mistake without showing the place: what stands there is secret.
+    fn hidden_mistake(&mut self, message: String, hint: String);
 
     /// Notes a mistake.
     fn mistake(&mut self, place: Range<usize>, message: String, hint: Option<String>);

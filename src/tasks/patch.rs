@@ -71,7 +71,8 @@ impl Declare for Patch {
             let place = self.tree.text.range();
             names.mistake(place, format!("`fuzz = {}` is too much", self.fuzz), Some(hint));
         }
-        if let Some(first) = self.files.iter().find(|file| Globs::new(&[file.as_str()]).is_err()) {
+        let mut inside = self.files.iter().filter(|file| glob::is_contained(file));
+        if let Some(first) = inside.find(|file| Globs::new(&[file.as_str()]).is_err()) {
             names.mistake(first.range(), format!("`{}` is not a glob", first.value), None);
         }
     }

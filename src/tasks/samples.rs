@@ -228,6 +228,10 @@ impl Names for Known<'_> {
         &self.task
     }
 
+    fn place(&self) -> std::ops::Range<usize> {
+        0..0
+    }
+
     fn variables(&self) -> serde_json::Value {
         serde_json::Value::Null
     }
@@ -262,6 +266,10 @@ impl Names for Known<'_> {
     fn contained(&mut self, _path: &Placed<String>) {}
 
     fn claim(&mut self, _thing: String, _place: Range<usize>) {}
+
+    fn hidden_mistake(&mut self, message: String, _hint: String) {
+        self.mistakes.push(message);
+    }
 
     fn mistake(&mut self, _place: Range<usize>, message: String, _hint: Option<String>) {
         self.mistakes.push(message);

@@ -4,7 +4,8 @@ pub mod config;
 pub mod done;
 pub mod folder;
 pub mod project;
+pub mod repository;
+pub mod servers;
 
-#[expect(unused_imports, reason = "named by who keeps one")]
 pub use done::Done;
 pub use project::Project;

@@ -226,10 +226,10 @@ fn list(desk: &Desk<'_>, target: &Target, task: &str, patterns: &[Placed<String>
     if globs.is_ok_and(|globs| globs.takes(target.file.as_bytes())) {
         return Ok(());
     }
-    let text = desk.session.place.text()?;
-    let new = patterns.last().and_then(|last| added(&text, last, &target.file));
+    let written = desk.session.place.read()?;
+    let new = patterns.last().and_then(|last| added(&written.text, last, &target.file));
     if let Some(new) = new
-        && let Ok(project) = desk.session.place.load_as(new.clone(), crate::pins::Pins::default())
+        && let Ok(project) = desk.session.place.project(&written, new.clone())
         && let Some(id) = project.graph.find(task)
         && project.graph.node(id).task.patches().last().is_some_and(|last| last.value == target.file)
     {

@@ -1,15 +1,14 @@
 //! Opens the patches of a task: the engine makes the tree that they go to, as for a run, and what is then
 //! read of it is read inside of a step, so that what the cache lost is made again.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::super::get::{Modest, Written};
+use super::super::engine::Engine;
+use super::super::get::{Written, run_reading};
 use super::super::place::Project;
-use super::super::run::{self, Engine, Faces, How};
+use super::super::run::{self, Faces, How};
 use super::{Desk, Halt};
-use crate::build::Logs;
 use crate::cache::Cache;
 use crate::error::{Error, Failure, Result};
 use crate::graph::Node;
@@ -46,26 +45,15 @@ pub fn open<T: Send + 'static>(
     let (name, reads) = (TaskName(format!("edit.{}", node.name)), node.reads.clone());
     let opening = Opening { patches, read: Box::new(read), slot: slot.clone() };
     let opening = graph.add(Node::new(name, Box::new(opening), reads));
-    let (how, stop, known) = (How::usual(), Stop::new(Stop::GRACE)?, BTreeMap::new());
+    let (how, stop) = (How::usual(), Stop::new(Stop::GRACE)?);
     stop.listen()?;
     let mut faces = Faces::new(desk.session, None)?;
-    let engine = Engine {
-        place: &desk.session.place,
-        cache: desk.cache,
-        project,
-        how: &how,
-        stop: &stop,
-        known: &known,
-    };
-    let selected = project.graph.closure(&[opening].into());
-    let mut tee = faces.tee();
-    let name = &project.graph.node(opening).name;
-    let mut modest = Modest { task: name, inner: &mut tee, written: Vec::new() };
-    let summary = engine.run(&selected, Logs::Keep, &mut modest)?;
+    let engine = Engine::new(&desk.session.place, desk.cache, project, &how, &stop);
+    let (verdict, _) = run_reading(&engine, opening, &mut faces.tee())?;
     // What the stamps remember saves time and nothing else.
     let _ = desk.cache.cas.stamps.flush();
     let found = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-    match (found, run::exit(summary.verdict)) {
+    match (found, run::exit(verdict)) {
         (Some(Ok(found)), 0) => Ok(found),
         (Some(Err(failure)), 0) => Err(Halt::Failed(failure)),
         (_, code) => Err(Halt::Code(code.max(1))),

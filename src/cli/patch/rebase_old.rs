@@ -1,7 +1,8 @@
 //! The tree that patches were made for, before the pin moved: of a run that went well, of a revision that
 //! the user names, or of what git has committed of the project.
 
-use super::super::run::{Engine, How};
+use super::super::engine::Engine;
+use super::super::run::How;
 use super::open::open;
 use super::rebase_state::Old;
 use super::{Desk, Halt};
@@ -70,16 +71,9 @@ fn of_revision(desk: &Desk<'_>, task: &str, rev: &str) -> Result<Old, Halt> {
     let Some(at) = project.graph.node(source).task.at(rev) else { panic!("BUG: this was a clone") };
     let commit = match at.pins().first() {
         Some(Pin::Git { url, rev }) => {
-            let (how, stop, known) = (How::usual(), Stop::new(Stop::GRACE)?, Default::default());
-            let engine = Engine {
-                place: &desk.session.place,
-                cache: desk.cache,
-                project: &project,
-                how: &how,
-                stop: &stop,
-                known: &known,
-            };
-            clone::resolve(url, rev, &engine.session())?
+            let (how, stop) = (How::usual(), Stop::new(Stop::GRACE)?);
+            let engine = Engine::new(&desk.session.place, desk.cache, &project, &how, &stop);
+            clone::resolve(url, rev, &engine.session())?.commit
         }
         _ => rev.to_string(),
     };
@@ -98,8 +92,9 @@ fn of_commit(desk: &Desk<'_>, task: &str, now: &Digest) -> Result<Option<Old>, H
     let Some(committed) = git::Committed::open(desk.root()) else { return Ok(None) };
     let text = |name: &str| committed.file(name).and_then(|bytes| String::from_utf8(bytes).ok());
     let (Some(config), Some(lock)) = (text(CONFIG), text(pins::NAME)) else { return Ok(None) };
-    let Ok(pins) = Pins::parse(lock) else { return Ok(None) };
-    let Ok(mut project) = desk.session.place.load_as(config, pins) else { return Ok(None) };
+    let Ok(pins) = Pins::parse(&lock) else { return Ok(None) };
+    let place = &desk.session.place;
+    let Ok(mut project) = place.project_of(&place.read()?, config, pins) else { return Ok(None) };
     let Some(id) = project.graph.find(task) else { return Ok(None) };
     if project.graph.node(id).task.patches().is_empty() {
         return Ok(None);
