@@ -24,6 +24,7 @@
 //! | graph | `schedule` `graph` | names, edges, what may run next |
 //! | engine | `memo` `step` `step_effect` `build` | running it |
 //! | cli | `cli` | verbs, the environment, exit codes |
+//! | proof | `fuzzing` | what must hold for any input; only in tests and fuzzers |
 //!
 //! A module uses only what stands above it in this table (and in its own row); a test reads the `use`
 //! lines.
@@ -52,6 +53,8 @@ mod config;
 mod digest;
 mod error;
 mod explain;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod glob;
 mod graph;
 mod host;

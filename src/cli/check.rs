@@ -75,8 +75,7 @@ pub fn run(session: &Session) -> Result<u8, Halt> {
                         }
                         Applies::No(Error::Failed(failure)) => {
                             wrong += 1;
-                            let hint = "`vcbuild patch rebase` merges patches with a tree that has changed";
-                            out.push_str(&shown(&node.name, &failure.hint(hint)));
+                            out.push_str(&shown(&node.name, &failure));
                             if left > 0 {
                                 let later = match left {
                                     1 => "the patch after it".to_string(),

@@ -40,7 +40,13 @@ pub struct PatchFile {
 impl PatchFile {
     /// What its text makes of a tree.
     pub fn apply(&self, text: &[u8], tree: &dyn patch::Files, options: &Options) -> Result<Applied> {
-        patch::apply(&patch::parse(&self.name, text, options)?, tree, options)
+        let patch = patch::parse(&self.name, text, options)?;
+        patch::apply(&patch, tree, options).map_err(|error| match error {
+            Error::Failed(failure) => Error::Failed(
+                failure.hint("`vcbuild patch rebase` merges patches with a tree that has changed"),
+            ),
+            other => other,
+        })
     }
 }
 
