@@ -375,7 +375,9 @@ fn offsets_are_renewed() {
     let project = project();
     project.edit("src/f", |text| format!("zero\n{text}"));
     project.call("check").success().stdout(str![[r#"
+patch.p: `patches/1-first.patch` applies
 patch.p: warning: `patches/1-first.patch`: hunk 1 of `f` went to line 2, offset +1 line, fuzz 1
+patch.p: `patches/2-second.patch` applies
 patch.p: warning: `patches/2-second.patch`: hunk 1 of `f` went to line 20, offset +1 line
 ok: 1 task
 
@@ -391,6 +393,8 @@ wrote `patches/1-first.patch`: 1 place renewed
     );
     assert_eq!(project.read("patches/2-second.patch"), SECOND.replace("-19,7 +19,7", "-20,7 +20,7"));
     project.call("check").success().stdout(str![[r#"
+patch.p: `patches/1-first.patch` applies
+patch.p: `patches/2-second.patch` applies
 ok: 1 task
 
 "#]]);

@@ -8,11 +8,12 @@ use super::forecast::{self, State};
 use super::run::How;
 use super::{Halt, Session, say};
 use crate::error::{Error, Failure};
+use crate::graph::Node;
 use crate::host::stop::Stop;
 use crate::patch::Overlay;
 use crate::report::output::Verbosity;
 use crate::tasks::patch;
-use crate::tasks::patch_set::{self, Applies, Tree};
+use crate::tasks::patch_set::{self, Applies, PatchFile, Tree};
 use crate::work::{Checked, Inputs, Network, TaskName};
 
 /// Runs the verb.
@@ -23,7 +24,12 @@ pub fn run(session: &Session) -> Result<u8, Halt> {
     let stop = Stop::new(Stop::GRACE)?;
     let engine = Engine::new(&session.place, &cache, &project, &how, &stop);
     let all = project.graph.ids().collect();
-    let (mut out, mut fits, mut wrong, mut unchecked) = (String::new(), Vec::new(), 0, 0);
+    let (mut out, mut wrong, mut unchecked) = (String::new(), 0, 0);
+    let good = |node: &Node, file: &PatchFile| match session.settings.verbosity {
+        Verbosity::Quiet => String::new(),
+        _ => format!("{}: `{}` applies\n", node.name, file.name),
+    };
+    let warned = |node: &Node, note: &str| format!("{}: warning: {note}\n", node.name);
     let (values, shared) = (BTreeMap::new(), engine.session());
     for (id, state) in forecast::forecast(&engine, &all) {
         let node = project.graph.node(id);
@@ -40,13 +46,16 @@ pub fn run(session: &Session) -> Result<u8, Halt> {
         }
         match state {
             State::Hit(_, record) => {
-                for warning in &record.warnings {
-                    out.push_str(&format!("{}: warning: {warning}\n", node.name));
-                }
-                if node.name.kind() == "patch" {
-                    for file in patch::set(&record.preimage).files {
-                        fits.push(format!("{}: `{}` applies\n", node.name, file.name));
+                let mut notes = record.warnings.clone();
+                let is_patch = node.name.kind() == "patch";
+                for file in is_patch.then(|| patch::set(&record.preimage).files).iter().flatten() {
+                    out.push_str(&good(node, file));
+                    for note in notes.extract_if(.., |note| is_about(note, file)) {
+                        out.push_str(&warned(node, &note));
                     }
+                }
+                for note in notes {
+                    out.push_str(&warned(node, &note));
                 }
             }
             State::Runs(_, preimage) if node.name.kind() == "patch" => {
@@ -68,9 +77,9 @@ pub fn run(session: &Session) -> Result<u8, Halt> {
                 for (file, applies) in all {
                     match applies {
                         Applies::Yes(notes) => {
-                            fits.push(format!("{}: `{}` applies\n", node.name, file.name));
+                            out.push_str(&good(node, file));
                             for note in notes {
-                                out.push_str(&format!("{}: warning: {note}\n", node.name));
+                                out.push_str(&warned(node, &note));
                             }
                         }
                         Applies::No(Error::Failed(failure)) => {
@@ -109,9 +118,6 @@ pub fn run(session: &Session) -> Result<u8, Halt> {
             State::Runs(..) | State::Asks(..) | State::Unknown(_) => {}
         }
     }
-    if session.settings.verbosity == Verbosity::Verbose {
-        out.push_str(&fits.concat());
-    }
     let tasks = crate::report::text::count(project.graph.nodes.len(), "task");
     out.push_str(&match (wrong, unchecked) {
         (0, 0) => format!("ok: {tasks}\n"),
@@ -120,6 +126,13 @@ pub fn run(session: &Session) -> Result<u8, Halt> {
     });
     say(&out);
     Ok(u8::from(wrong > 0))
+}
+
+/// Whether a note is about a patch file, whose name it begins with.
+fn is_about(note: &str, file: &PatchFile) -> bool {
+    note.strip_prefix('`')
+        .and_then(|note| note.strip_prefix(&file.name))
+        .is_some_and(|rest| rest.starts_with("`:"))
 }
 
 fn shown(task: &TaskName, failure: &Failure) -> String {
