@@ -281,6 +281,31 @@ fn the_first_patch_of_all() {
 }
 
 #[test]
+fn check_tells_of_each_patch() {
+    let project = project().file("src/other", "1\n2\n3\n").file("src/third", "one\n");
+    project.write("patches/3-other.patch", "--- a/other\n+++ b/other\n@@ -1,3 +1,3 @@\n 1\n-2\n+two\n 3\n");
+    project.write("patches/4-third.patch", "--- a/third\n+++ b/third\n@@ -1 +1 @@\n-eins\n+zwei\n");
+    project.write("patches/5-after.patch", "--- a/third\n+++ b/third\n@@ -1 +1 @@\n-zwei\n+drei\n");
+    project.edit("src/f", |text| text.replace("c\n", "sea\n").replace("g\n", "gee\n"));
+    project.edit("src/other", |text| format!("0\n{text}"));
+    let said = project.call("check").failure(1).text();
+    let lines: Vec<&str> = said.lines().filter(|line| !line.starts_with(' ')).collect();
+    assert_eq!(
+        lines,
+        [
+            "patch.p: error: `patches/1-first.patch` line 12: hunk 1 of `f` does not fit",
+            "patch.p: `patches/2-second.patch` applies without `patches/1-first.patch`",
+            "patch.p: `patches/3-other.patch` applies without `patches/1-first.patch`",
+            "patch.p: warning: `patches/3-other.patch`: hunk 1 of `other` went to line 2, offset +1 line",
+            "patch.p: error: `patches/4-third.patch` line 3: hunk 1 of `third` does not fit",
+            "patch.p: not checked: `patches/5-after.patch` changes files of `patches/4-third.patch`, which does not apply",
+            "2 errors in 1 task",
+        ]
+    );
+    assert!(project.call("log p").failure(1).stderr.contains("has not run"), "`check` ran it");
+}
+
+#[test]
 fn names_that_mean_nothing_or_too_much() {
     let project = project().file("patches/sub/x", "").config("[patch.p]\ntree = 'src'\nfiles = ['patches/*.patch']\n[patch.q]\ntree = 'src'\nfiles = ['patches/1-*.patch']\n");
     project.call("patch edit third -- true").failure(2);
@@ -291,6 +316,9 @@ hint: did you mean `2-second`?
 error: 1 mistake
 
 "#]]);
+    assert!(
+        project.call("patch edit 2 -- true").failure(2).stderr.contains("did you mean `2-second.patch`?")
+    );
     project.call("patch edit 1-first -- true").failure(2).stderr(str![[r#"
 error: several tasks have `patches/1-first.patch`
 hint: say which: `--task patch.p` or `--task patch.q`

@@ -75,6 +75,14 @@ impl Operation {
             Self::Rename { to, .. } | Self::Copy { to, .. } => to,
         }
     }
+
+    /// All paths that it reads or writes.
+    pub fn paths(&self) -> Vec<&[u8]> {
+        match self {
+            Self::Edit(path) | Self::Create(path) | Self::Delete(path) => vec![path],
+            Self::Rename { from, to } | Self::Copy { from, to } => vec![from, to],
+        }
+    }
 }
 
 /// The type of a file and whether it may be run.

@@ -1,7 +1,7 @@
 //! The patches of one task with the tree that they go to: what a run applies, `check` looks at and the
 //! verbs of `patch` edit. Knows no configuration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -47,6 +47,13 @@ impl PatchFile {
             ),
             other => other,
         })
+    }
+
+    /// The files that its text makes, changes or takes away; none if it cannot be read.
+    pub fn paths(&self, text: &[u8], options: &Options) -> BTreeSet<Vec<u8>> {
+        let sections =
+            patch::parse(&self.name, text, options).map_or_else(|_| Vec::new(), |patch| patch.sections);
+        sections.iter().flat_map(|section| section.operation.paths()).map(<[u8]>::to_vec).collect()
     }
 }
 

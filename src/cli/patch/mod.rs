@@ -262,7 +262,9 @@ fn target(desk: &Desk<'_>, project: &Project, name: &str, task: Option<&str>) ->
         [one] => Ok(one.clone()),
         [] => {
             let names = all.iter().flat_map(|file| names_of(file));
-            let hint = did_you_mean(wanted, names)
+            let begins = |name: &&str| !wanted.is_empty() && name.starts_with(wanted);
+            let hint = did_you_mean(wanted, names.clone())
+                .or_else(|| names.clone().find(begins).map(|name| format!("did you mean `{name}`?")))
                 .or_else(|| Some(format!("`vcbuild patch new {name}` makes one")));
             Err(Mistake::new(format!("no patch task has a patch `{name}`")).hint_maybe(hint).into())
         }
