@@ -38,12 +38,12 @@ mod keep_tests;
 #[cfg(test)]
 mod tests;
 
-pub use apply::{Applied, apply};
+pub use apply::{Applied, apply, attempt};
 pub use keep::{Keep, Rewriting, Wanted, after, real};
 pub use merge::{Labels, Merged, Why, is_marked, merge};
 pub use overlay::Overlay;
 pub use parse::parse;
-pub use reason::show;
+pub use reason::{Halt, Reason, show};
 
 use crate::error::Result;
 

@@ -12,7 +12,7 @@ use crate::cache::tree::Entry;
 use crate::digest::{Blob, Digest};
 use crate::error::{Error, Result};
 use crate::host::fs::{self, Stamp};
-use crate::patch::{self, Applied, Change, Options, Overlay};
+use crate::patch::{self, Applied, Change, Halt, Options, Overlay, Reason};
 use crate::recipe::Content;
 
 /// The patches of a task, in order.
@@ -41,11 +41,12 @@ impl PatchFile {
     /// What its text makes of a tree.
     pub fn apply(&self, text: &[u8], tree: &dyn patch::Files, options: &Options) -> Result<Applied> {
         let patch = patch::parse(&self.name, text, options)?;
-        patch::apply(&patch, tree, options).map_err(|error| match error {
-            Error::Failed(failure) => Error::Failed(
-                failure.hint("`vcbuild patch rebase` merges patches with a tree that has changed"),
-            ),
-            other => other,
+        patch::attempt(&patch, tree, options).map_err(|halt| match halt {
+            Halt::Refused(refusal) if refusal.reason != Reason::Applied => {
+                let hint = "`vcbuild patch rebase` merges patches with a tree that has changed";
+                Error::Failed(refusal.failure.hint(hint))
+            }
+            other => other.into(),
         })
     }
 

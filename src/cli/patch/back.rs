@@ -176,7 +176,10 @@ fn make(opened: &Opened<'_>, state: &State, names: &[String]) -> Result<Made> {
             "nothing is changed in the work tree, so `{}` would be empty",
             state.file
         ))
-        .hint("to drop the patch remove its file; to drop the work tree use `--discard`")
+        .hint(match old {
+            Some(_) => "to drop the patch remove its file; to drop the work tree use `--discard`".into(),
+            None => format!("`vcbuild patch edit {} --discard` drops the work tree", state.file),
+        })
         .into());
     }
     let text = old.clone().unwrap_or_else(|| state.message.clone().into_bytes());
