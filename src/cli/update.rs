@@ -10,8 +10,8 @@ use crate::error::{Error, Failure};
 use crate::host::stop::Stop;
 use crate::pins::Pin;
 use crate::report::text::clean;
+use crate::tasks::base;
 use crate::tasks::clone::{self, Between};
-use crate::tasks::image;
 
 /// Arguments of `update`
 #[derive(clap::Args)]
@@ -46,7 +46,7 @@ impl Update {
                 }
                 Pin::Image { reference, .. } => {
                     let folder = reference.strip_prefix("oci:").unwrap_or(reference);
-                    (image::resolve(&place.root.join(folder))?, clone::Kind::Branch)
+                    (base::resolve(&place.root.join(folder))?, clone::Kind::Branch)
                 }
             };
             let text = match (&before, &pin) {

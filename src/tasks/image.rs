@@ -2,25 +2,23 @@
 //! no tar is written until somebody reads it, and a base's layers are fetched only then too.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::base::{self, Base};
 use super::layout;
-use super::names::{Declare, Names, Outputs, Placed, Reference, Want};
+use super::names::{Declare, Names, Outputs, Placed, Reference};
 use super::placement::Placement;
 use crate::cache::Cache;
 use crate::cache::draft::Draft;
 use crate::cache::tree::Entry;
 use crate::digest::{Digest, Hasher};
-use crate::error::{At, Error, Failure, Result};
-use crate::host::fs::{self, Links};
-use crate::oci::find::{Files, find};
+use crate::error::{Error, Result};
 use crate::oci::image::{Image as OciImage, NewLayer};
 use crate::oci::layer::{self, Attributes};
-use crate::oci::layout::{Named, blob_path};
+use crate::oci::layout::Named;
 use crate::oci::reference::Reference as ImageReference;
 use crate::oci::settings::Settings;
 use crate::pins::Pin;
@@ -78,41 +76,9 @@ impl Layered {
     }
 }
 
-/// What an image starts from.
-enum Base<'a> {
-    Scratch,
-    Layout(&'a str),
-    Task(&'a TaskName),
-}
-
-impl Image {
-    fn base(&self) -> Base<'_> {
-        match (self.base.text.strip_prefix("oci:"), self.base.task()) {
-            (Some(folder), _) => Base::Layout(folder),
-            (None, Some(task)) => Base::Task(task),
-            (None, None) => Base::Scratch,
-        }
-    }
-
-    fn pin(&self) -> Pin {
-        let (reference, platform) = (self.base.text.value.clone(), layout::platform().to_string());
-        Pin::Image { reference, platform }
-    }
-}
-
 impl Declare for Image {
     fn resolve(&mut self, names: &mut dyn Names) {
-        let text = self.base.text.clone();
-        if text.starts_with("image.") {
-            names.tasks(&mut self.base, &["image"], Want::One);
-        } else if let Some(folder) = text.strip_prefix("oci:") {
-            if folder.is_empty() {
-                names.mistake(text.range(), "`oci:` needs the folder of a layout".into(), None);
-            }
-        } else if text.value != "scratch" {
-            let hint = "`scratch`, `oci:FOLDER` or `image.NAME`".to_string();
-            names.mistake(text.range(), format!("`{}` is not a base", text.value), Some(hint));
-        }
+        base::check(&mut self.base, names);
         for file in &mut self.files {
             let mut placement = file.placement();
             placement.resolve(names);
@@ -138,10 +104,7 @@ impl Declare for Image {
     }
 
     fn pins(&self) -> Vec<Pin> {
-        match self.base() {
-            Base::Layout(_) => vec![self.pin()],
-            _ => Vec::new(),
-        }
+        Base::of(&self.base).pin().into_iter().collect()
     }
 }
 
@@ -159,18 +122,7 @@ impl Task for Image {
     }
 
     fn work(&self, inputs: &Inputs<'_>) -> Result<Work> {
-        let mut how = How { folder: None };
-        let base = match self.base() {
-            Base::Scratch => None,
-            Base::Task(task) => Some(BaseWhat::Tree(inputs.value(task))),
-            Base::Layout(folder) => {
-                let path = inputs.session.local.root().join(folder);
-                let digest = inputs.pin(&self.pin(), || resolve(&path))?;
-                how.folder = Some(path);
-                let wrong = |why| Error::failed(format!("`vcbuild.lock`: {why}"));
-                Some(BaseWhat::Manifest(digest.parse().map_err(wrong)?))
-            }
-        };
+        let (base, base_how) = Base::of(&self.base).parts(inputs)?;
         let what = What {
             base,
             layers: self.layers(inputs)?,
@@ -182,7 +134,7 @@ impl Task for Image {
             workdir: self.workdir.clone(),
             tags: self.tags.iter().map(|tag| tag.value.clone()).collect(),
         };
-        Ok(Work::Action(Box::new(ImageAction { what, how })))
+        Ok(Work::Action(Box::new(ImageAction { what, base: base_how })))
     }
 }
 
@@ -204,25 +156,9 @@ impl Image {
     }
 }
 
-/// The manifest that a layout's only, or platform's, image has now, for `vcbuild update` too.
-pub fn resolve(folder: &Path) -> Result<String> {
-    let found = find(&Folder(folder), &layout::platform(), None)
-        .map_err(|error| error.context(format!("read the layout `{}`", folder.display())))?;
-    Ok(found.image.descriptor().digest.to_string())
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "lowercase")]
-enum BaseWhat {
-    /// Another image made here.
-    Tree(Digest),
-    /// A manifest from outside.
-    Manifest(Digest),
-}
-
 #[derive(Serialize)]
 struct What {
-    base: Option<BaseWhat>,
+    base: Option<base::What>,
     layers: Vec<Digest>,
     entrypoint: Option<Vec<String>>,
     cmd: Option<Vec<String>>,
@@ -233,83 +169,9 @@ struct What {
     tags: Vec<String>,
 }
 
-struct How {
-    /// The folder of the base's layout.
-    folder: Option<PathBuf>,
-}
-
 struct ImageAction {
     what: What,
-    how: How,
-}
-
-impl ImageAction {
-    fn base(&self, context: &Context<'_>) -> Result<Option<OciImage>> {
-        match &self.what.base {
-            None => Ok(None),
-            Some(BaseWhat::Tree(tree)) => Ok(Some(layout::read(&context.cache.cas, tree)?.image)),
-            Some(BaseWhat::Manifest(digest)) => {
-                let Some(folder) = &self.how.folder else { panic!("BUG: a base without its folder") };
-                pinned(folder, digest).map(Some)
-            }
-        }
-    }
-
-    /// Stores the layers of the base that somebody missed.
-    fn fetch_lost(&self, context: &Context<'_>) -> Result<()> {
-        let Some(folder) = &self.how.folder else { return Ok(()) };
-        for digest in context.lost.iter().filter(|digest| matches!(digest, Digest::Sha256(_))) {
-            let path = folder.join(blob_path(digest));
-            // Files that come from other tasks may be named by SHA-256 too: those make them again.
-            if fs::status(&path, Links::Follow).at("look at", &path)?.is_none() {
-                continue;
-            }
-            let file = fs::open_regular(&path).at("read", &path)?;
-            let found = context.cache.cas.put_file(&file, &path, Hasher::sha256())?;
-            if found.digest != *digest {
-                return Err(Error::failed(format!(
-                    "`{}` is damaged: it is `{}`",
-                    path.display(),
-                    found.digest
-                )));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The image that a layout has under a manifest's digest.
-fn pinned(folder: &Path, digest: &Digest) -> Result<OciImage> {
-    let files = Folder(folder);
-    let gone = |error: Error| match error {
-        Error::Failed(failure) => Failure {
-            message: format!(
-                "the pinned image `{digest}` is not in `{}`: {}",
-                folder.display(),
-                failure.message
-            ),
-            ..failure
-        }
-        .hint("if the layout was made anew, `vcbuild update` moves the pin")
-        .into(),
-        other => other,
-    };
-    let manifest = files.read(&blob_path(digest), 4 << 20).map_err(gone)?;
-    if Digest::sha256_of(&manifest) != *digest {
-        return Err(Error::failed(format!("`{}` is damaged", folder.join(blob_path(digest)).display())));
-    }
-    #[derive(Deserialize)]
-    struct Manifest {
-        config: Config,
-    }
-    #[derive(Deserialize)]
-    struct Config {
-        digest: Digest,
-    }
-    let parsed: Manifest = serde_json::from_slice(&manifest)
-        .map_err(|error| Error::failed(format!("the manifest `{digest}`: {error}")))?;
-    let config = files.read(&blob_path(&parsed.config.digest), 8 << 20)?;
-    OciImage::new(None, manifest, config)
+    base: base::How,
 }
 
 impl Action for ImageAction {
@@ -326,8 +188,9 @@ impl Action for ImageAction {
     }
 
     fn run(&self, context: &Context<'_>) -> Result<Digest> {
-        self.fetch_lost(context)?;
-        let base = self.base(context)?;
+        base::fetch_lost(&self.base, context)?;
+        let base = self.what.base.as_ref();
+        let base = base.map(|base| base::read(base, &self.base, context.cache)).transpose()?;
         let pack = |tree: &Digest| pack(context.cache, tree);
         let layers: Vec<NewLayer> = match self.what.layers.as_slice() {
             // Threads for one layer would only wait.
@@ -371,15 +234,4 @@ fn pack(cache: &Cache, tree: &Digest) -> Result<NewLayer> {
     let part = cache.cas.put_recipe(&recipe)?;
     let digest = cache.content_digest(&part, Hasher::sha256())?;
     Ok(NewLayer { part, digest, created_by: "vcbuild".into() })
-}
-
-/// The folder of an OCI layout.
-struct Folder<'a>(&'a Path);
-
-impl Files for Folder<'_> {
-    fn read(&self, path: &str, most: u64) -> Result<Vec<u8>> {
-        let full = self.0.join(path);
-        let missing = || Error::failed(format!("`{}` does not exist", full.display()));
-        fs::read(&full, most)?.ok_or_else(missing)
-    }
 }
