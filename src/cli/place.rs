@@ -114,12 +114,18 @@ impl Place {
 
     /// The project of a configuration, whose text is `text`, and of the lock.
     pub fn project(&self, written: &Written, text: String) -> Result<Project, Halt> {
+        let project = self.project_of(written, text, Pins::default())?;
+        let pins = Pins::parse(&Pins::text(&self.root)?)?;
+        Ok(Project { pins, ..project })
+    }
+
+    /// The project of a configuration, whose text is `text`, and of other pins than those of the lock.
+    pub fn project_of(&self, written: &Written, text: String, pins: Pins) -> Result<Project, Halt> {
         let config = config::load(Source { name: CONFIG.into(), text }, &written.overrides)?;
         let variables = config.variables.clone();
         let mut never: Vec<PathBuf> = config.embedded.iter().map(|path| self.root.join(path)).collect();
         never.push(self.cache.canonicalize().unwrap_or_else(|_| self.cache.clone()));
         let graph = Graph::new(config)?;
-        let pins = Pins::parse(&Pins::text(&self.root)?)?;
         Ok(Project { graph, variables, local: Local::new(self.root.clone(), never), pins })
     }
 

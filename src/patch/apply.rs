@@ -24,11 +24,11 @@ pub struct Applied {
 ///
 /// Errors: a failure that says which hunk does not go in and why, or whatever `files` could not read.
 pub fn apply(patch: &Patch, files: &dyn Files, options: &Options) -> Result<Applied> {
-    Ok(run(patch, files, options)?)
+    Ok(attempt(patch, files, options)?)
 }
 
 /// The same; a refusal says its reason.
-pub fn run(patch: &Patch, files: &dyn Files, options: &Options) -> Result<Applied, Halt> {
+pub fn attempt(patch: &Patch, files: &dyn Files, options: &Options) -> Result<Applied, Halt> {
     let mut tree = Tree {
         patch,
         options,

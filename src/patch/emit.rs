@@ -19,6 +19,8 @@ pub struct Emitted {
     pub moved: Vec<Moved>,
     /// The line ends that were kept against those of the patch.
     pub kept: Option<Ends>,
+    /// For each hunk the line of the old content, from 1, that its first old line is or precedes.
+    pub places: Vec<i64>,
 }
 
 /// Bytes of the old content, and what is there instead.
@@ -90,17 +92,18 @@ pub fn emit(
     let hunks = adapted.as_deref().unwrap_or(hunks);
     let mut emission = Emission { text: &text, edits: Vec::new(), last: None, frozen: 0 };
     let (mut drift, mut net) = (0, 0);
-    let mut moved = Vec::new();
+    let (mut moved, mut places) = (Vec::new(), Vec::new());
     for hunk in hunks {
         let from = From { drift, frozen: emission.frozen as i64 };
         let (slot, note) = place(&text, hunk, from, net, asking, options)?;
         drift = slot - Sought::new(hunk).start;
         moved.extend(note);
+        places.push(slot);
         emission.write(hunk, slot as usize, asking)?;
         net += hunk.new_lines().count() as i64 - hunk.old_lines().count() as i64;
     }
     emission.copy(text.count(), &|| unended(asking, hunks.last()))?;
-    Ok(Emitted { edits: emission.edits, moved, kept })
+    Ok(Emitted { edits: emission.edits, moved, kept, places })
 }
 
 const STALE: &str = "the file changed since the patch was made: write the patch again for it";
