@@ -101,6 +101,52 @@ fn a_file_more_or_less_in_a_glob_is_seen() {
 }
 
 #[test]
+fn a_folder_that_became_a_link_to_itself_is_seen() {
+    // Not one stamp of a file is another one: only the way to them is.
+    let project = Project::new()
+        .config(
+            "[compile.c]\ninputs = ['way/to/a']\nrun = [['cp', 'way/to/a', 'out']]\noutputs = ['out']\n\
+             [image.i]\nbase = 'scratch'\nfiles = [{ from = 'deep/to/b', to = '/b' }]\n\
+             [image.j]\nbase = 'scratch'\nfiles = [{ from = 'glob/{a,b}/*', to = '/' }]\n",
+        )
+        .file("way/to/a", "a\n")
+        .file("deep/to/b", "b\n")
+        .file("glob/a/a", "a\n")
+        .file("glob/b/b", "b\n");
+    project.settle();
+    project.run("").success();
+    project.run("").nothing();
+    for (folder, task) in [("way", "compile.c"), ("deep", "image.i"), ("glob", "image.j")] {
+        fs::rename(project.path(folder), project.path("real")).unwrap();
+        std::os::unix::fs::symlink("real", project.path(folder)).unwrap();
+        assert_eq!(project.run("").failure(1).event(task)["outcome"], "failed");
+        fs::remove_file(project.path(folder)).unwrap();
+        fs::rename(project.path("real"), project.path(folder)).unwrap();
+        project.run("").success().did(&[]);
+        project.settle();
+    }
+}
+
+#[test]
+fn a_file_that_is_no_input_may_change_while_a_task_runs() {
+    let project = Project::new()
+        .config(
+            "[compile.c]\ninputs = ['src/*', '!**/b']\nenv = { ROOT = '@ROOT@' }\n\
+             run = [['sh', '-c', 'cat src/a > out; echo more >> $ROOT/notes']]\noutputs = ['out']\n",
+        )
+        .file("src/a", "a\n")
+        .file("notes", "one\n");
+    let root = project.root().display().to_string();
+    project.edit("vcbuild.toml", |text| text.replace("@ROOT@", &root));
+    project.settle();
+    let done = project.run("").success().did(&["compile.c"]);
+    assert!(!done.stderr.contains("warning"), "{}", done.stderr);
+    project.settle();
+    project.write("notes", "two\n");
+    project.run("").nothing();
+}
+
+#[test]
 fn a_mode_is_an_input_and_a_touch_is_not() {
     let project = project();
     fs::set_permissions(project.path("one/a"), fs::Permissions::from_mode(0o755)).unwrap();

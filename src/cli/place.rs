@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Global, Halt};
 use crate::cache::Cache;
-use crate::cache::local::{Fact, Local};
+use crate::cache::local::{Fact, Local, Look};
 use crate::config;
 use crate::config::vars::{Overrides, Variable};
 use crate::digest::{Digest, Hasher};
@@ -100,7 +100,7 @@ impl Place {
         let own = [self.root.join(CONFIG), self.root.join(pins::NAME), PathBuf::from("/proc/self/exe")];
         let fact = |path: &PathBuf| Fact {
             path: path.as_os_str().as_bytes().to_vec(),
-            follow: true,
+            look: Look::Target,
             stamp: fs::status(path, Links::Follow).ok().flatten().map(|status| status.stamp),
         };
         own.iter().chain(&self.files).map(fact).collect()
