@@ -205,6 +205,29 @@ fn the_lock_is_an_input() {
 }
 
 #[test]
+fn a_pin_that_could_not_be_written_is_asked_for_again() {
+    let project = Project::new().config(
+        "[compile.block]\ninputs = ['vcbuild.toml']\nrun = [['mkdir', '-p', '@ROOT@/vcbuild.lock', 'out']]\noutputs = ['out']\n\
+         [clone.c]\nurl = 'upstream'\nrev = 'main'\nafter = ['compile.block']\n",
+    );
+    let root = project.root().display().to_string();
+    project.edit("vcbuild.toml", |text| text.replace("@ROOT@", &root));
+    let script = "git init -q -b main upstream && cd upstream && echo f > f && git add . && \
+                  git -c user.name=a -c user.email=a@b commit -q -m first";
+    let mut command = Command::new("/bin/sh");
+    project.clean(&mut command);
+    assert!(command.current_dir(project.root()).args(["-c", script]).status().unwrap().success());
+    project.settle();
+    let done = project.run("").success().did(&["compile.block", "clone.c"]);
+    assert!(done.stderr.contains("the pin could not be written"), "{}", done.stderr);
+    fs::remove_dir(project.path("vcbuild.lock")).unwrap();
+    project.run("--locked").failure(1);
+    let done = project.run("").success();
+    assert!(done.stderr.contains("pinned `main`"), "{}", done.stderr);
+    project.run("--locked").nothing();
+}
+
+#[test]
 fn the_program_itself_is_an_input() {
     let project = project();
     let copy = project.beside("vcbuild");
