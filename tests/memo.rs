@@ -205,6 +205,32 @@ fn the_lock_is_an_input() {
 }
 
 #[test]
+fn a_configuration_edited_between_a_look_and_a_reading_is_seen() {
+    let compile = |name: &str, word: &str| {
+        format!(
+            "[compile.{name}]\ninputs = ['{name}']\nrun = [['sh', '-c', 'cat {name} > out; echo {word} >> out']]\noutputs = ['out']\n"
+        )
+    };
+    let config = |word: &str| format!("{}{}{}", compile("a", "a"), compile("b", word), compile("c", "c"));
+    let project = Project::new().config(&config("old")).file("a", "1\n").file("b", "1\n").file("c", "1\n");
+    project.settle();
+    project.run("").success();
+    project.write("a", "2\n");
+    project.settle();
+    let file = project.path("vcbuild.toml");
+    let mut command = Command::new("/usr/bin/strace");
+    command.args(["-f", "-o", "/dev/null", "-e", "inject=openat:delay_enter=1500000", "-P"]).arg(&file);
+    command.args([env!("CARGO_BIN_EXE_vcbuild"), "run"]);
+    project.clean(&mut command);
+    let mut run = command.current_dir(project.root()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(700));
+    project.edit("vcbuild.toml", |text| text.replace("old", "new"));
+    assert!(run.wait().unwrap().success());
+    let done = project.run("").success().did(&[]);
+    assert_eq!(done.event("compile.b")["outcome"], "hit", "it ran with the new command the first time");
+}
+
+#[test]
 fn a_pin_that_could_not_be_written_is_asked_for_again() {
     let project = Project::new().config(
         "[compile.block]\ninputs = ['vcbuild.toml']\nrun = [['mkdir', '-p', '@ROOT@/vcbuild.lock', 'out']]\noutputs = ['out']\n\

@@ -205,6 +205,8 @@ fn go(session: &Session, targets: &[String], how: &How, faces: &mut Faces) -> Re
         (Some(memo), Changes::Inputs(changed)) => memo.known(changed),
         _ => None,
     };
+    // The configuration may have been edited since it was looked at.
+    let known = known.filter(|known| Outline::sum(&known.outline) == Some(written.sum));
     let was_complete = memo.as_ref().is_some_and(|memo| memo.head.complete);
     let part = known.as_ref().filter(|_| was_complete).and_then(|known| part::load(place, &written, known));
     let Part { mut project, selected, apart } = match part {

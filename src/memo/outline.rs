@@ -110,6 +110,11 @@ impl<'a> Outline<'a> {
         out
     }
 
+    /// Only the sum of what `encode` wrote.
+    pub fn sum(mut bytes: &[u8]) -> Option<Digest> {
+        take(&mut bytes).map(Digest::Blake3)
+    }
+
     /// Reads what `encode` wrote.
     pub fn decode(mut rest: &'a [u8]) -> Option<Self> {
         let sum = Digest::Blake3(take(&mut rest)?);
