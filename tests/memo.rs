@@ -205,6 +205,38 @@ fn the_lock_is_an_input() {
 }
 
 #[test]
+fn what_is_lost_and_made_anew_differently_reaches_all_that_read_it() {
+    let mut config = String::from(
+        "[compile.moment]\ninputs = ['seed']\nrun = [['sh', '-c', 'date +%s%N > moment']]\noutputs = ['moment']\n",
+    );
+    for name in ["one", "two"] {
+        config += &format!(
+            "[compile.{name}]\ninputs = ['{name}']\nfiles = [{{ from = 'compile.moment', to = 'moment' }}]\n\
+             run = [['sh', '-c', 'cat moment {name} > out']]\noutputs = ['out']\n"
+        );
+    }
+    for idle in 0..9 {
+        config +=
+            &format!("[image.idle{idle}]\nbase = 'scratch'\nfiles = [{{ from = 'seed', to = '/' }}]\n");
+    }
+    let project = Project::new().config(&config).file("seed", "").file("one", "1\n").file("two", "2\n");
+    project.settle();
+    project.run("").success();
+    project.write("one", "3\n");
+    fs::remove_dir_all(project.cache("cas")).unwrap();
+    project.settle();
+    project.run("").success().did(&["compile.moment", "compile.one"]);
+    // It was left apart, and may be made now.
+    project.run("").success().did(&["compile.two"]);
+    project.run("").nothing();
+    let moment = |name: &str| {
+        project.call(&format!("get compile.{name} -o got")).success();
+        project.read("got").lines().next().map(str::to_string)
+    };
+    assert_eq!(moment("one"), moment("two"));
+}
+
+#[test]
 fn a_configuration_edited_between_a_look_and_a_reading_is_seen() {
     let compile = |name: &str, word: &str| {
         format!(

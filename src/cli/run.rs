@@ -233,7 +233,7 @@ fn go(session: &Session, targets: &[String], how: &How, faces: &mut Faces) -> Re
         // What the stamps remember saves time and nothing else.
         scope.spawn(|| cache.cas.stamps.flush());
         if how.effects == Effects::Apply {
-            let to = remember::To { memo: memo.as_ref(), path, began, common, outline };
+            let to = remember::To { memo: memo.as_ref(), known: entries, path, began, common, outline };
             // Everything is done: what cannot be remembered only costs time in the next run.
             if let Err(error) = remember::remember(summary, &project.graph, &selected, to, place) {
                 let text = format!("what this run saw could not be remembered: {error}");
