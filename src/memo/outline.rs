@@ -325,6 +325,20 @@ outputs = ["f"]
     }
 
     #[test]
+    fn other_ends_of_lines_and_a_byte_order_mark_are_nothing_else() {
+        let text = format!("\u{feff}{}", TRICKY.replace('\n', "\r\n"));
+        let graph = graph(&text);
+        let outline = Outline::new(&text, sum(), &graph);
+        let part = outline.part(&text, &["compile.c", "compile.d"].into()).unwrap();
+        let left = super::tests::graph(&part);
+        let names: Vec<&str> = left.nodes.iter().map(|node| node.name.0.as_str()).collect();
+        assert_eq!(names, ["compile.c", "compile.d"]);
+        for piece in outline.tables.iter().flat_map(|table| &table.pieces) {
+            assert!(text[piece.clone()].starts_with('['), "{}", &text[piece.clone()]);
+        }
+    }
+
+    #[test]
     fn a_text_that_became_shorter_has_no_part() {
         let graph = graph(TRICKY);
         let outline = Outline::new(TRICKY, sum(), &graph);
