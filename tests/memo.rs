@@ -237,6 +237,29 @@ fn what_is_lost_and_made_anew_differently_reaches_all_that_read_it() {
 }
 
 #[test]
+fn where_tables_stand_is_remembered_by_a_run_of_few_tasks() {
+    let compile = |name: usize| {
+        format!(
+            "[compile.c{name}]\ninputs = ['in']\nrun = [['sh', '-c', 'cat in; echo {name} > out']]\noutputs = ['out']\n"
+        )
+    };
+    let project = Project::new().config(&(0..50).map(compile).collect::<String>()).file("in", "first");
+    let size = || {
+        let memos = fs::read_dir(project.cache("memo")).unwrap();
+        memos.map(|memo| memo.unwrap().metadata().unwrap().len()).collect::<Vec<_>>()
+    };
+    project.settle();
+    project.run("c7").success().did(&["compile.c7"]);
+    let first = size();
+    for word in ["other", "third"] {
+        project.write("in", word);
+        project.settle();
+        project.run("c7").success().did(&["compile.c7"]);
+        assert_eq!(size(), first, "{word}");
+    }
+}
+
+#[test]
 fn a_configuration_edited_between_a_look_and_a_reading_is_seen() {
     let compile = |name: &str, word: &str| {
         format!(

@@ -209,6 +209,7 @@ fn go(session: &Session, targets: &[String], how: &How, faces: &mut Faces) -> Re
     let known = known.filter(|known| Outline::sum(&known.outline) == Some(written.sum));
     let was_complete = memo.as_ref().is_some_and(|memo| memo.head.complete);
     let part = known.as_ref().filter(|_| was_complete).and_then(|known| part::load(place, &written, known));
+    let is_part = part.is_some();
     let Part { mut project, selected, apart } = match part {
         Some(part) => part,
         None => {
@@ -220,7 +221,7 @@ fn go(session: &Session, targets: &[String], how: &How, faces: &mut Faces) -> Re
     project.pins.locked = how.locked;
     let entries = known.as_ref().map(|known| &known.entries);
     let outline = match &known {
-        Some(known) if !apart.is_empty() => known.outline.clone(),
+        Some(known) if is_part => known.outline.clone(),
         _ => Outline::new(&written.text, written.sum, &project.graph).encode(),
     };
     let run = Engine { known: entries, apart, ..Engine::new(place, &cache, &project, how, &stop) };
