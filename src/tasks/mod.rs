@@ -22,6 +22,7 @@ mod lints;
 pub mod names;
 mod packed;
 pub mod patch;
+pub mod patch_set;
 mod placement;
 #[cfg(test)]
 mod samples;
