@@ -43,6 +43,7 @@ pub struct Containerd {
 impl Containerd {
     /// Starts it and waits until it answers.
     pub fn start() -> Self {
+        assert_eq!(tool(Path::new("/"), "id -u"), "0\n", "containers are started by root");
         // Sockets have short paths.
         let folder = tempfile::Builder::new().prefix("vcb").tempdir_in("/tmp").unwrap();
         let at = folder.path().display();
