@@ -6,6 +6,7 @@
 //! |---|---|
 //! | the bytes of a tar entry | `tar` |
 //! | what may be in a layer, and its order | `layer` |
+//! | what other people's layers hold, and what they make together | `listing`; `stack` |
 //! | image names, content tags | `reference` |
 //! | what other people's manifests may say | `document`, `descriptor` |
 //! | config fields; how a user's merge with a base's | `config`; `settings` |
@@ -20,9 +21,15 @@ pub mod document;
 pub mod find;
 pub mod image;
 pub mod layer;
+#[cfg(test)]
+mod layer_tests;
 pub mod layout;
+pub mod listing;
+#[cfg(test)]
+mod listing_tests;
 pub mod reference;
 pub mod settings;
+pub mod stack;
 mod tar;
 
 #[cfg(test)]

@@ -227,7 +227,7 @@ fn pack(cache: &Cache, tree: &Digest) -> Result<NewLayer> {
             }
         };
         let attributes = Attributes { mode, uid: 0, gid: 0, mtime: 0 };
-        entries.push(layer::Entry { path: path.to_vec(), kind, attributes });
+        entries.push(layer::Entry { path: path.to_vec(), kind, attributes, xattrs: layer::Xattrs::new() });
         Ok(())
     })?;
     let recipe = layer::pack(&entries, Attributes { mode: 0o755, uid: 0, gid: 0, mtime: 0 })?;
