@@ -124,8 +124,8 @@ mod tests {
         let (base, app) = pair(&mut memory);
         let images = [named(&base, &["b:1", "a:1"]), named(&app, &[])];
         for (recipe, digest) in [
-            (docker(&images), "6ac57f73a79300aa2ad62bc7d9559df007ca74e2a14073d22a368613d3ef8792"),
-            (oci(&images), "17ed46fa93801c495e590bb4cb2364ed525284af92ff36c180e783196208980d"),
+            (docker(&images), "f61a5c5755fd21b6703aad15d768c3c33c9138def1d235baa9012826af06f452"),
+            (oci(&images), "78faf8aadd5080d90b19924690bbaf005691d0aa9dbf87cec89c3cb5b86d0482"),
         ] {
             assert_eq!(Digest::sha256_of(&memory.bytes(&recipe.unwrap())).hex(), digest);
         }

@@ -7,14 +7,17 @@
 //! | the bytes of a tar entry | `tar` |
 //! | what may be in a layer, and its order | `layer` |
 //! | what other people's layers hold, and what they make together | `listing`; `stack` |
+//! | how a large layer is divided | `split` |
 //! | image names, content tags | `reference` |
 //! | what other people's manifests may say | `document`, `descriptor` |
+//! | what files may do without being root | `capability` |
 //! | config fields; how a user's merge with a base's | `config`; `settings` |
 //! | an image from a base and layers | `image` |
 //! | a layout's files; how an image is found in one | `layout`; `find` |
 //! | docker-archive, oci-archive | `archive` |
 
 pub mod archive;
+pub mod capability;
 pub mod config;
 pub mod descriptor;
 pub mod document;
@@ -29,6 +32,7 @@ pub mod listing;
 mod listing_tests;
 pub mod reference;
 pub mod settings;
+pub mod split;
 pub mod stack;
 mod tar;
 

@@ -120,8 +120,13 @@ pub fn read(what: &What, how: &How, cache: &Cache) -> Result<Image> {
 
 /// Stores the layers of the base that somebody missed.
 pub fn fetch_lost(how: &How, context: &Context<'_>) -> Result<()> {
+    fetch(how, context.lost, context)
+}
+
+/// Stores layers of the base.
+pub fn fetch(how: &How, layers: &[Digest], context: &Context<'_>) -> Result<()> {
     let Some(folder) = &how.folder else { return Ok(()) };
-    for digest in context.lost.iter().filter(|digest| matches!(digest, Digest::Sha256(_))) {
+    for digest in layers.iter().filter(|digest| matches!(digest, Digest::Sha256(_))) {
         let path = folder.join(blob_path(digest));
         // Files that come from other tasks may be named by SHA-256 too: those make them again.
         if fs::status(&path, Links::Follow).at("look at", &path)?.is_none() {
