@@ -4,7 +4,7 @@
 //! `process` runs a command: it starts `launch` (this program again, under a hidden verb), which stays
 //! above the command and ends everything below it. `wire` is what the two say to each other, `below`
 //! finds and signals processes, `stop` carries the wish to stop to whoever waits. `fs` is files here, `status`
-//! what is known of one without reading it.
+//! what is known of one without reading it. `registry` is registries, by way of `http`.
 
 mod below;
 pub mod cluster;
@@ -12,6 +12,7 @@ mod embedded;
 mod embedded_cluster;
 pub mod fs;
 pub mod git;
+pub mod http;
 pub mod index;
 mod inside;
 pub mod launch;
@@ -19,6 +20,7 @@ pub mod node;
 pub mod process;
 #[cfg(test)]
 mod process_tests;
+pub mod registry;
 mod status;
 pub mod stop;
 mod wire;

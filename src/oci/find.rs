@@ -129,6 +129,22 @@ pub fn find(files: &dyn Files, platform: &Platform, name: Option<&str>) -> Resul
     Ok(found)
 }
 
+/// Finds the image for a platform that a descriptor leads to, through indexes or at once.
+///
+/// Reads, and fails, as `find` does; only the files of documents are asked for.
+pub fn find_below(files: &dyn Files, top: &Descriptor, platform: &Platform) -> Result<Image> {
+    let mut search = Search { files, platform, seen: BTreeMap::new(), others: Vec::new() };
+    if let Some(image) = search.visit(top, 0)? {
+        return Ok(image);
+    }
+    let failure = Failure::new(format!("there is no image for `{platform}`"));
+    let others = search.others.iter().map(|other| quoted(other.to_string()));
+    Err(match list("there is one for", others) {
+        Some(hint) => failure.hint(hint).into(),
+        None => failure.into(),
+    })
+}
+
 /// `it has: a, b`, the first few.
 fn list(start: &str, names: impl Iterator<Item = String>) -> Option<String> {
     let mut names: Vec<String> = names.collect();

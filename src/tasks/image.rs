@@ -23,14 +23,15 @@ use crate::oci::reference::Reference as ImageReference;
 use crate::oci::settings::Settings;
 use crate::pins::Pin;
 use crate::recipe::Part;
-use crate::work::{Action, Class, Context, Inputs, Task, TaskName, Work};
+use crate::work::{Action, Class, Context, Inputs, Session, Task, TaskName, Tell, Work};
 
 /// `[image.NAME]`: a base, files and settings give an OCI image
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Image {
-    /// `scratch`, `oci:FOLDER` (an OCI layout), or `image.NAME`
-    base: Reference,
+    /// An image of a registry (`docker.io/library/debian:bookworm-slim`), `oci:FOLDER` (an OCI layout),
+    /// `archive:FILE`, `docker-daemon:NAME`, `containerd:NAME`, `image.NAME` or `scratch`
+    base: base::Declared,
     /// What to put on it
     #[serde(default)]
     files: Vec<Layered>,
@@ -105,6 +106,10 @@ impl Declare for Image {
 
     fn pins(&self) -> Vec<Pin> {
         Base::of(&self.base).pin().into_iter().collect()
+    }
+
+    fn image_now(&self, _pin: &Pin, session: &Session<'_>, tell: &dyn Tell) -> Result<String> {
+        self.base.now(session, tell)
     }
 }
 
@@ -188,9 +193,9 @@ impl Action for ImageAction {
     }
 
     fn run(&self, context: &Context<'_>) -> Result<Digest> {
-        base::fetch_lost(&self.base, context)?;
         let base = self.what.base.as_ref();
-        let base = base.map(|base| base::read(base, &self.base, context.cache)).transpose()?;
+        base::fetch_lost(base, &self.base, context)?;
+        let base = base.map(|base| base::read(base, &self.base, context)).transpose()?;
         let pack = |tree: &Digest| pack(context.cache, tree);
         let layers: Vec<NewLayer> = match self.what.layers.as_slice() {
             // Threads for one layer would only wait.

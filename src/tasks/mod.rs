@@ -18,6 +18,8 @@ mod import_tests;
 mod keys;
 pub mod layout;
 pub mod names;
+mod origin;
+mod origin_registry;
 pub mod patch;
 mod placement;
 #[cfg(test)]

@@ -7,9 +7,10 @@ use std::ops::{Deref, Range};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 
-use crate::host::{cluster, node};
+use crate::error::Result;
+use crate::host::{cluster, node, registry};
 use crate::pins::Pin;
-use crate::work::{Task, TaskName};
+use crate::work::{Session, Task, TaskName, Tell};
 
 /// A value with the place in the file where it was written, in bytes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -223,6 +224,9 @@ pub trait Names {
     /// The hosts behind names of hosts and groups, each once; none is a mistake.
     fn hosts(&mut self, names: &[Placed<String>]) -> Vec<node::Spec>;
 
+    /// What is said of registries.
+    fn registries(&self) -> registry::Settings;
+
     /// The cluster behind a name.
     fn cluster(&mut self, name: &Placed<String>) -> Option<cluster::Spec>;
 
@@ -250,6 +254,11 @@ pub trait Declare: Task {
     /// What moves and has to be pinned before it can be read.
     fn pins(&self) -> Vec<Pin> {
         Vec::new()
+    }
+
+    /// What one of its images is now, for `vcbuild update`.
+    fn image_now(&self, pin: &Pin, _session: &Session<'_>, _tell: &dyn Tell) -> Result<String> {
+        panic!("BUG: {pin} is pinned by nobody")
     }
 }
 
