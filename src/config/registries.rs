@@ -39,7 +39,11 @@ pub fn read(
     for (host, place, table) in tables {
         if !is_host(&host) {
             let hint = "as image names have it: `docker.io`, `registry.example:5000`, `localhost`";
-            mistakes.note(place.clone(), format!("`{host}` is not the host of a registry"), Some(hint.into()));
+            mistakes.note(
+                place.clone(),
+                format!("`{host}` is not the host of a registry"),
+                Some(hint.into()),
+            );
         }
         let Some(read) = mistakes.read::<Registry>(&format!("registry.\"{host}\""), &place, &table) else {
             continue;

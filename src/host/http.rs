@@ -60,7 +60,9 @@ impl Http {
     pub fn new(env: &Env, ca: Option<&Path>) -> Result<Self> {
         let mut builder = client(roots(env, ca)?);
         for (name, scheme) in [("HTTPS_PROXY", "https"), ("HTTP_PROXY", "http"), ("ALL_PROXY", "all")] {
-            let Some(address) = either_case(env, name).filter(|address| !address.is_empty()) else { continue };
+            let Some(address) = either_case(env, name).filter(|address| !address.is_empty()) else {
+                continue;
+            };
             // The address may hold a password: it is not shown.
             let wrong = |_| Error::failed(format!("`{name}` is not the address of a proxy"));
             let proxy = match scheme {
@@ -110,13 +112,27 @@ impl Http {
         })
     }
 
+    /// Sends a request.
+    pub fn send(
+        &self,
+        watch: &dyn Watch,
+        request: reqwest::RequestBuilder,
+    ) -> Result<reqwest::Result<Response>> {
+        // Its timers need the runtime already when they are made.
+        self.wait(watch, async { request.send().await })
+    }
+
     /// Lets some time pass.
     pub fn pause(&self, watch: &dyn Watch, time: Duration) -> Result<()> {
-        self.wait(watch, tokio::time::sleep(time))
+        self.wait(watch, async { tokio::time::sleep(time).await })
     }
 
     /// The next piece of an answer.
-    pub fn piece(&self, watch: &dyn Watch, answer: &mut Response) -> Result<reqwest::Result<Option<Bytes>>> {
+    pub fn piece(
+        &self,
+        watch: &dyn Watch,
+        answer: &mut Response,
+    ) -> Result<reqwest::Result<Option<Bytes>>> {
         self.wait(watch, answer.chunk())
     }
 
@@ -161,7 +177,7 @@ impl Http {
                 // When the other side has had enough it closes; that is no failure of the content.
                 if sink.closed || sink.left == 0 { Ok(()) } else { read }
             });
-            let answer = self.wait(&Counted { watch, sent: &counter }, request.send());
+            let answer = self.send(&Counted { watch, sent: &counter }, request);
             // The body is gone with the request, so the reader ends too.
             let read = match reading.join() {
                 Ok(read) => read,
@@ -190,7 +206,8 @@ fn client(roots: RootCertStore) -> reqwest::ClientBuilder {
 }
 
 fn either_case(env: &Env, name: &str) -> Option<String> {
-    let value = |name: &str| env.get(std::ffi::OsStr::new(name)).map(|value| value.to_string_lossy().into_owned());
+    let value =
+        |name: &str| env.get(std::ffi::OsStr::new(name)).map(|value| value.to_string_lossy().into_owned());
     value(&name.to_lowercase()).or_else(|| value(name))
 }
 

@@ -164,7 +164,10 @@ pub fn check(declared: &mut Declared, names: &mut dyn Names) {
             Ok(_) => None,
             Err(_) if way == "containerd" && name.contains('@') => {
                 let message = format!("`{}`: only the containerd of this machine is read", text.value);
-                Some((message, Some(format!("`containerd:{}`", name.split('@').next().unwrap_or_default()))))
+                Some((
+                    message,
+                    Some(format!("`containerd:{}`", name.split('@').next().unwrap_or_default())),
+                ))
             }
             Err(why) => Some((why, None)),
         },

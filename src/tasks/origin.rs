@@ -74,7 +74,8 @@ impl<'a> Reaching<'a> {
 
     /// Keeps a document; gives its bytes back.
     pub fn keep(&self, bytes: Vec<u8>) -> Result<Vec<u8>> {
-        let write = |writer: &mut dyn std::io::Write| writer.write_all(&bytes).at("keep", Path::new("a document"));
+        let write =
+            |writer: &mut dyn std::io::Write| writer.write_all(&bytes).at("keep", Path::new("a document"));
         self.cache.cas.put_with(Hasher::sha256(), write)?;
         Ok(bytes)
     }
@@ -118,24 +119,21 @@ impl Origin {
     /// Stores layers of the image with the manifest `digest`.
     pub fn fetch(&self, _digest: &Digest, layers: &[Descriptor], reaching: &Reaching<'_>) -> Result<()> {
         match self {
-            Self::Layout(folder) => layers.iter().try_for_each(|layer| copy(folder, &layer.digest, reaching)),
+            Self::Layout(folder) => {
+                layers.iter().try_for_each(|layer| copy(folder, &layer.digest, reaching))
+            }
             Self::Registry(name, settings) => {
                 super::origin_registry::fetch(name, settings, layers, reaching)
             }
         }
     }
 
-    fn document(
-        &self,
-        digest: &Digest,
-        most: u64,
-        kind: Kind,
-        reaching: &Reaching<'_>,
-    ) -> Result<Vec<u8>> {
+    fn document(&self, digest: &Digest, most: u64, kind: Kind, reaching: &Reaching<'_>) -> Result<Vec<u8>> {
         match self {
             Self::Layout(folder) => {
                 let path = blob_path(digest);
-                let bytes = Folder(folder).read(&path, most).map_err(|error| gone(error, digest, folder))?;
+                let bytes =
+                    Folder(folder).read(&path, most).map_err(|error| gone(error, digest, folder))?;
                 match Digest::sha256_of(&bytes) == *digest {
                     true => Ok(bytes),
                     false => Err(Error::failed(format!("`{}` is damaged", folder.join(path).display()))),
@@ -176,9 +174,7 @@ fn gone(error: Error, digest: &Digest, from: &Path) -> Error {
     let Error::Failed(failure) = error else { return error };
     let from = from.display();
     let message = format!("the pinned image `{digest}` is not in `{from}`: {}", failure.message);
-    Failure { message, ..failure }
-        .hint("if it was made anew, `vcbuild update` moves the pin")
-        .into()
+    Failure { message, ..failure }.hint("if it was made anew, `vcbuild update` moves the pin").into()
 }
 
 /// Stores a layer from a layout.

@@ -49,13 +49,20 @@ pub fn resolve(name: &ImageReference, settings: &Settings, reaching: &Reaching<'
         let mut descriptor = Descriptor::of(&top.media_type, &top.bytes);
         if !is_readable(&top.media_type) {
             // Plain files of a web server have no better type: then the document says itself what it is.
-            if !["", "application/json", "application/octet-stream", "text/plain"].contains(&top.media_type.as_str()) {
-                let message = format!("`{}` answers with `{}`, which is no image", place.name(), shown(&top.media_type));
+            if !["", "application/json", "application/octet-stream", "text/plain"]
+                .contains(&top.media_type.as_str())
+            {
+                let message = format!(
+                    "`{}` answers with `{}`, which is no image",
+                    place.name(),
+                    shown(&top.media_type)
+                );
                 return Err(Error::failed(message).into());
             }
             descriptor.media_type = own_type(&top.bytes);
         }
-        let files = Remote { place, reaching, top: (descriptor.digest, top.bytes), configs: RefCell::default() };
+        let files =
+            Remote { place, reaching, top: (descriptor.digest, top.bytes), configs: RefCell::default() };
         Ok(find_below(&files, &descriptor, &layout::platform())?.descriptor().digest)
     });
     found.map_err(|error| error.context(format!("`{name}`")))

@@ -4,8 +4,10 @@ pub mod config;
 pub mod done;
 pub mod folder;
 pub mod project;
+pub mod registry;
 pub mod repository;
 pub mod servers;
+pub mod web;
 
 pub use done::Done;
 pub use project::Project;

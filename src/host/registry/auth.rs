@@ -69,7 +69,8 @@ impl Place<'_> {
             _ => return Err(self.failed("it sends us for a token to where no secret may go").into()),
         };
         let mut ask = Ask::new(Method::GET, url.clone());
-        let mut query: Vec<(&str, &str)> = service.map(|service| ("service", service)).into_iter().collect();
+        let mut query: Vec<(&str, &str)> =
+            service.map(|service| ("service", service)).into_iter().collect();
         if let Some(Credentials::Identity(token)) = &credentials {
             let scopes = self.scopes.join(" ");
             query.extend([("grant_type", "refresh_token"), ("client_id", "vcbuild")]);
@@ -120,7 +121,8 @@ impl Place<'_> {
     /// A failure at this place.
     pub(super) fn failed(&self, why: impl AsRef<str>) -> Failure {
         let own = api_host(&self.host) == self.host;
-        let host = if own { self.host.clone() } else { format!("{} ({})", self.host, api_host(&self.host)) };
+        let host =
+            if own { self.host.clone() } else { format!("{} ({})", self.host, api_host(&self.host)) };
         Failure::new(format!("the registry `{host}`: {}", why.as_ref()))
     }
 }
@@ -133,10 +135,12 @@ fn basic(name: &str, word: &str) -> String {
 impl Challenge {
     /// The strongest challenge that we can meet (RFC 9110 section 11.6.1).
     fn of(headers: &HeaderMap) -> Option<Self> {
-        let all: Vec<&str> = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok()).collect();
+        let all: Vec<&str> =
+            headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok()).collect();
         let bearer = all.iter().find_map(|text| {
             let fields = fields(after(text, "bearer")?);
-            let field = |name: &str| fields.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+            let field =
+                |name: &str| fields.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
             Some(Self::Bearer { realm: field("realm")?, service: field("service") })
         });
         bearer.or_else(|| all.iter().any(|text| after(text, "basic").is_some()).then_some(Self::Basic))

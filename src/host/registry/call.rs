@@ -100,7 +100,9 @@ impl Place<'_> {
     /// An address that an answer names.
     pub(super) fn location(&self, from: &Url, answer: &Response) -> Result<Url, Failure> {
         let text = answer.headers().get(LOCATION).and_then(|value| value.to_str().ok());
-        let url = text.and_then(|text| from.join(text).ok()).ok_or_else(|| self.failed("it does not say where to go on"))?;
+        let url = text
+            .and_then(|text| from.join(text).ok())
+            .ok_or_else(|| self.failed("it does not say where to go on"))?;
         let downgrade = url.scheme() != "https" && !(self.spec.insecure && url.scheme() == "http");
         if downgrade {
             return Err(self.failed("it sends us to where the line is not safe"));
@@ -183,7 +185,7 @@ impl Place<'_> {
                 false => http.client().request(ask.method.clone(), url.clone()),
             };
             let request = request.headers(ask.headers.clone()).body(ask.body.clone());
-            let answer = match http.wait(self.around.watch, request.send())? {
+            let answer = match http.send(self.around.watch, request)? {
                 Ok(answer) => answer,
                 Err(error) => return Ok(Err(broken(error))),
             };
@@ -223,7 +225,8 @@ impl Place<'_> {
         }
         let status = answer.status();
         let bytes = self.whole(answer, LONGEST_WORDS).ok().flatten().unwrap_or_default();
-        let said = serde_json::from_slice::<Words>(&bytes).ok().and_then(|words| words.errors.into_iter().next());
+        let said =
+            serde_json::from_slice::<Words>(&bytes).ok().and_then(|words| words.errors.into_iter().next());
         let said = said.map(|one| one.message.filter(|text| !text.is_empty()).unwrap_or(one.code));
         let said = said.map(|text| format!(" ({})", plain(&text))).unwrap_or_default();
         let failure = self.failed(format!("{doing}: it answers {}{said}", status.as_u16()));

@@ -74,7 +74,8 @@ pub fn find(env: &Env, registry: &str, path: &str, watch: &dyn Watch) -> Result<
 }
 
 fn files(env: &Env) -> Vec<PathBuf> {
-    let folder = |name: &str| env.get(OsStr::new(name)).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let folder =
+        |name: &str| env.get(OsStr::new(name)).filter(|value| !value.is_empty()).map(PathBuf::from);
     let docker = folder("DOCKER_CONFIG").or_else(|| Some(folder("HOME")?.join(".docker")));
     let run = folder("XDG_RUNTIME_DIR").map(|run| run.join("containers/auth.json"));
     let all = [docker.map(|folder| folder.join("config.json")), folder("REGISTRY_AUTH_FILE"), run];
@@ -94,7 +95,13 @@ fn asked(registry: &str) -> &str {
 }
 
 impl File {
-    fn find(&self, env: &Env, registry: &str, path: &str, watch: &dyn Watch) -> Result<Option<Credentials>> {
+    fn find(
+        &self,
+        env: &Env,
+        registry: &str,
+        path: &str,
+        watch: &dyn Watch,
+    ) -> Result<Option<Credentials>> {
         let helper = self.cred_helpers.iter().find(|(key, _)| plain(key) == registry);
         if let Some((_, helper)) = helper {
             return ask(env, helper, asked(registry), watch);
@@ -154,7 +161,8 @@ fn ask(env: &Env, helper: &str, server: &str, watch: &dyn Watch) -> Result<Optio
         .stderr(Stdio::null())
         .spawn();
     let mut child = started.map_err(|error| {
-        failed(&io_words(&error)).hint("the configuration of docker names it under `credsStore` or `credHelpers`")
+        failed(&io_words(&error))
+            .hint("the configuration of docker names it under `credsStore` or `credHelpers`")
     })?;
     if let Some(mut input) = child.stdin.take() {
         // One that does not read has its answer ready.
@@ -267,7 +275,10 @@ mod tests {
         assert_eq!(found(config, "c.example", "x").unwrap(), password("a", "b"));
         assert_eq!(found(config, "d.example", "x").unwrap(), None);
         let error = found(r#"{"credsStore":"gone"}"#, "x.example", "x").unwrap_err().to_string();
-        assert!(error.starts_with("`docker-credential-gone` gives no credentials: no such file"), "{error}");
+        assert!(
+            error.starts_with("`docker-credential-gone` gives no credentials: no such file"),
+            "{error}"
+        );
     }
 
     #[test]

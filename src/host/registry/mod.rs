@@ -20,7 +20,6 @@ use crate::error::{Error, Result};
 use crate::host::http::{Env, Http};
 use crate::host::node::{Trouble, Watch};
 
-pub use pull::Document;
 pub use push::Sent;
 
 /// What the user says of registries, by host.

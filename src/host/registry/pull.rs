@@ -138,10 +138,13 @@ impl Place<'_> {
             skip -= skipped as u64;
             let piece = &piece[skipped..];
             if from + done + piece.len() as u64 > blob.size {
-                return Err(self.failed(format!("it has more than {} bytes of `{}`", blob.size, blob.digest)).into());
+                return Err(self
+                    .failed(format!("it has more than {} bytes of `{}`", blob.size, blob.digest))
+                    .into());
             }
             hasher.update(piece);
-            to.write_all(piece).map_err(|error| Error::failed(format!("keep what came: {}", io_words(&error))))?;
+            to.write_all(piece)
+                .map_err(|error| Error::failed(format!("keep what came: {}", io_words(&error))))?;
             done += piece.len() as u64;
             watch.moved(piece.len() as u64);
         }

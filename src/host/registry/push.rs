@@ -196,7 +196,7 @@ impl Place<'_> {
         }
         let (http, watch) = (self.http()?, self.around.watch);
         let answer = match length {
-            0 => http.wait(watch, request.header(CONTENT_LENGTH, "0").body("").send())?,
+            0 => http.send(watch, request.header(CONTENT_LENGTH, "0").body(""))?,
             _ => http.stream(watch, load.part, (at, length), load.content, |body| request.body(body))?,
         };
         let answer = match answer {
@@ -238,7 +238,11 @@ impl Place<'_> {
             StatusCode::UNAUTHORIZED => {
                 // A token lives for a minute, and an upload longer.
                 self.authorize(&answer)?;
-                Ok(Step::Look(session, "it does not take what we show".into(), Some(std::time::Duration::ZERO)))
+                Ok(Step::Look(
+                    session,
+                    "it does not take what we show".into(),
+                    Some(std::time::Duration::ZERO),
+                ))
             }
             StatusCode::PAYLOAD_TOO_LARGE if length > 0 => Ok(Step::Smaller(session)),
             StatusCode::NOT_FOUND => Ok(Step::Anew("it has forgotten an upload".into())),
