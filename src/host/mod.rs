@@ -8,6 +8,7 @@
 
 mod below;
 pub mod cluster;
+pub mod docker;
 mod embedded;
 mod embedded_cluster;
 pub mod fs;

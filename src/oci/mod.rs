@@ -12,8 +12,10 @@
 //! | an image from a base and layers | `image` |
 //! | a layout's files; how an image is found in one | `layout`; `find` |
 //! | docker-archive, oci-archive | `archive` |
+//! | the image in somebody's archive; the members of a tar | `archived`; `members` |
 
 pub mod archive;
+pub mod archived;
 pub mod config;
 pub mod descriptor;
 pub mod document;
@@ -21,6 +23,7 @@ pub mod find;
 pub mod image;
 pub mod layer;
 pub mod layout;
+pub mod members;
 pub mod reference;
 pub mod settings;
 mod tar;

@@ -132,6 +132,9 @@ impl Declared {
         let text = self.text.value.as_str();
         Ok(match text.split_once(':') {
             Some(("oci", folder)) => Origin::Layout(path(folder)),
+            Some(("archive", file)) => Origin::Archive(path(file)),
+            Some(("docker-daemon", name)) => Origin::Daemon(name.to_string()),
+            Some(("containerd", name)) => Origin::Containerd(name.to_string()),
             _ => {
                 let name: ImageReference = text.parse().map_err(Error::failed)?;
                 Origin::Registry(name, self.registries.clone())

@@ -19,6 +19,7 @@ mod keys;
 pub mod layout;
 pub mod names;
 mod origin;
+mod origin_archive;
 mod origin_registry;
 pub mod patch;
 mod placement;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Deserialize;
 
 use super::layout;
+use super::origin_archive::From;
 use crate::cache::Cache;
 use crate::digest::{Blob, Digest, Hasher};
 use crate::error::{At, Error, Failure, Result};
@@ -27,6 +28,12 @@ use crate::work::{Context, Env, Network, Session, Tell};
 pub enum Origin {
     /// The folder of an OCI layout.
     Layout(PathBuf),
+    /// A file made by `docker save` or the like.
+    Archive(PathBuf),
+    /// An image of the Docker daemon here.
+    Daemon(String),
+    /// An image of the containerd here.
+    Containerd(String),
     /// A registry.
     Registry(ImageReference, Settings),
 }
@@ -80,6 +87,12 @@ impl<'a> Reaching<'a> {
         Ok(bytes)
     }
 
+    /// Whether a manifest and its config are there.
+    fn has_documents(&self, manifest: &Digest) -> bool {
+        let config = self.kept(manifest).and_then(|bytes| config_of(manifest, &bytes).ok());
+        config.is_some_and(|config| self.kept(&config).is_some())
+    }
+
     /// A document that was kept and is whole.
     pub fn kept(&self, digest: &Digest) -> Option<Vec<u8>> {
         let there = fs::status(self.cache.cas.path(digest), Links::Keep);
@@ -91,9 +104,23 @@ impl<'a> Reaching<'a> {
 }
 
 impl Origin {
+    /// The archive that it is, or that it can be had as.
+    fn archive(&self) -> Option<From<'_>> {
+        match self {
+            Self::Archive(file) => Some(From::File(file)),
+            Self::Daemon(name) => Some(From::Daemon(name)),
+            Self::Containerd(name) => Some(From::Containerd(name)),
+            Self::Layout(_) | Self::Registry(..) => None,
+        }
+    }
+
     /// The manifest of the platform's image now; it and its config are kept.
     pub fn resolve(&self, reaching: &Reaching<'_>) -> Result<Digest> {
+        if let Some(archive) = self.archive() {
+            return archive.resolve(reaching);
+        }
         match self {
+            Self::Archive(_) | Self::Daemon(_) | Self::Containerd(_) => panic!("BUG: it is an archive"),
             Self::Layout(folder) => {
                 let found = find(&Folder(folder), &layout::platform(), None)
                     .map_err(|error| error.context(format!("read the layout `{}`", folder.display())))?;
@@ -107,6 +134,12 @@ impl Origin {
 
     /// The image with this manifest; nothing is asked if its documents were kept.
     pub fn image(&self, digest: &Digest, reaching: &Reaching<'_>) -> Result<Image> {
+        if let Some(archive) = self.archive()
+            && !reaching.has_documents(digest)
+        {
+            // Reading it again brings back all that it can.
+            archive.check(digest, &archive.resolve(reaching)?)?;
+        }
         let document = |digest: &Digest, most: u64, kind: Kind| match reaching.kept(digest) {
             Some(bytes) => Ok(bytes),
             None => reaching.keep(self.document(digest, most, kind, reaching)?),
@@ -117,8 +150,13 @@ impl Origin {
     }
 
     /// Stores layers of the image with the manifest `digest`.
-    pub fn fetch(&self, _digest: &Digest, layers: &[Descriptor], reaching: &Reaching<'_>) -> Result<()> {
+    pub fn fetch(&self, digest: &Digest, layers: &[Descriptor], reaching: &Reaching<'_>) -> Result<()> {
+        if let Some(archive) = self.archive() {
+            let wanted: Vec<Digest> = layers.iter().map(|layer| layer.digest).collect();
+            return archive.fetch(digest, &wanted, reaching);
+        }
         match self {
+            Self::Archive(_) | Self::Daemon(_) | Self::Containerd(_) => panic!("BUG: it is an archive"),
             Self::Layout(folder) => {
                 layers.iter().try_for_each(|layer| copy(folder, &layer.digest, reaching))
             }
@@ -130,6 +168,7 @@ impl Origin {
 
     fn document(&self, digest: &Digest, most: u64, kind: Kind, reaching: &Reaching<'_>) -> Result<Vec<u8>> {
         match self {
+            Self::Archive(_) | Self::Daemon(_) | Self::Containerd(_) => Err(Error::Lost(*digest)),
             Self::Layout(folder) => {
                 let path = blob_path(digest);
                 let bytes =

@@ -1,6 +1,7 @@
 //! Images from and to real registries: Debian's docker-registry, open, with passwords, with TLS, and behind a
 //! line that misbehaves in every way that lines and registries do.
 
+mod archives;
 mod hostile;
 mod pull;
 

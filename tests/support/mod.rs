@@ -1,6 +1,7 @@
 //! What the tests share: a project in a folder of its own, and what came of running vcbuild on it.
 
 pub mod config;
+pub mod daemons;
 pub mod done;
 pub mod folder;
 pub mod project;

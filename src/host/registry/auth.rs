@@ -141,7 +141,8 @@ impl Challenge {
             let fields = fields(after(text, "bearer")?);
             let field =
                 |name: &str| fields.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
-            Some(Self::Bearer { realm: field("realm")?, service: field("service") })
+            let realm = field("realm").filter(|realm| !realm.is_empty())?;
+            Some(Self::Bearer { realm, service: field("service") })
         });
         bearer.or_else(|| all.iter().any(|text| after(text, "basic").is_some()).then_some(Self::Basic))
     }
