@@ -18,6 +18,7 @@ mod inputs;
 mod layers;
 mod licences;
 mod memo;
+mod patch;
 mod registry;
 mod style;
 mod targets;

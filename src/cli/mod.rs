@@ -10,6 +10,7 @@ mod graph;
 mod list;
 mod log;
 mod part;
+mod patch;
 mod place;
 mod remember;
 mod run;
@@ -101,6 +102,8 @@ enum Verb {
     Vars,
     /// Moves pins in vcbuild.lock to what their names mean now
     Update(update::Update),
+    /// Edits patches: new ones, changes, refreshed places, a new tree below
+    Patch(patch::PatchVerb),
     /// Looks after the cache
     Cache(cache::CacheVerb),
     /// Prints the JSON schema of vcbuild.toml
@@ -225,6 +228,7 @@ fn dispatch(
         Verb::Check => check::run(&session),
         Verb::Vars => vars::run(&session),
         Verb::Update(verb) => verb.run(&session),
+        Verb::Patch(verb) => verb.run(&session),
         Verb::Cache(verb) => verb.run(&session),
         Verb::Schema | Verb::Completions { .. } => panic!("BUG: already done"),
     }

@@ -205,8 +205,11 @@ fn go(session: &Session, targets: &[String], how: &How, faces: &mut Faces) -> Re
         (Some(memo), Changes::Inputs(changed)) => memo.known(changed),
         _ => None,
     };
+    // The configuration may have been edited since it was looked at.
+    let known = known.filter(|known| Outline::sum(&known.outline) == Some(written.sum));
     let was_complete = memo.as_ref().is_some_and(|memo| memo.head.complete);
     let part = known.as_ref().filter(|_| was_complete).and_then(|known| part::load(place, &written, known));
+    let is_part = part.is_some();
     let Part { mut project, selected, apart } = match part {
         Some(part) => part,
         None => {
@@ -218,7 +221,7 @@ fn go(session: &Session, targets: &[String], how: &How, faces: &mut Faces) -> Re
     project.pins.locked = how.locked;
     let entries = known.as_ref().map(|known| &known.entries);
     let outline = match &known {
-        Some(known) if !apart.is_empty() => known.outline.clone(),
+        Some(known) if is_part => known.outline.clone(),
         _ => Outline::new(&written.text, written.sum, &project.graph).encode(),
     };
     let run = Engine { known: entries, apart, ..Engine::new(place, &cache, &project, how, &stop) };
@@ -231,7 +234,7 @@ fn go(session: &Session, targets: &[String], how: &How, faces: &mut Faces) -> Re
         // What the stamps remember saves time and nothing else.
         scope.spawn(|| cache.cas.stamps.flush());
         if how.effects == Effects::Apply {
-            let to = remember::To { memo: memo.as_ref(), path, began, common, outline };
+            let to = remember::To { memo: memo.as_ref(), known: entries, path, began, common, outline };
             // Everything is done: what cannot be remembered only costs time in the next run.
             if let Err(error) = remember::remember(summary, &project.graph, &selected, to, place) {
                 let text = format!("what this run saw could not be remembered: {error}");

@@ -3,14 +3,17 @@
 //!
 //! `process` runs a command: it starts `launch` (this program again, under a hidden verb), which stays
 //! above the command and ends everything below it. `wire` is what the two say to each other, `below`
-//! finds and signals processes, `stop` carries the wish to stop to whoever waits. `fs` is files here, `status`
-//! what is known of one without reading it. `registry` is registries, by way of `http`.
+//! finds and signals processes, `foreground` runs a command in our terminal, `stop` carries the wish to
+//! stop to whoever waits. `fs` is files here, `status` what is known of one without reading it.
+//! `registry` is registries, by way of `http`; `docker` is a daemon here.
 
 mod below;
+pub mod checkout;
 pub mod cluster;
 pub mod docker;
 mod embedded;
 mod embedded_cluster;
+pub mod foreground;
 pub mod fs;
 pub mod git;
 pub mod http;

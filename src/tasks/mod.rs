@@ -22,6 +22,7 @@ mod origin;
 mod origin_archive;
 mod origin_registry;
 pub mod patch;
+pub mod patch_set;
 mod placement;
 #[cfg(test)]
 mod samples;

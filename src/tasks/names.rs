@@ -7,10 +7,11 @@ use std::ops::{Deref, Range};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 
+use super::patch_set::Set;
 use crate::error::Result;
 use crate::host::{cluster, node, registry};
 use crate::pins::Pin;
-use crate::work::{Session, Task, TaskName, Tell};
+use crate::work::{Inputs, Session, Task, TaskName, Tell};
 
 /// A value with the place in the file where it was written, in bytes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -259,6 +260,22 @@ pub trait Declare: Task {
     /// What one of its images is now, for `vcbuild update`.
     fn image_now(&self, pin: &Pin, _session: &Session<'_>, _tell: &dyn Tell) -> Result<String> {
         panic!("BUG: {pin} is pinned by nobody")
+    }
+
+    /// The patch files that it lists, as written.
+    fn patches(&self) -> &[Placed<String>] {
+        &[]
+    }
+
+    /// Its patches with the tree that they go to, without those that are not there; nothing if it is no
+    /// patch task.
+    fn patch_set(&self, _inputs: &Inputs<'_>) -> Option<Result<Set>> {
+        None
+    }
+
+    /// The same task, taking its files from another revision; nothing if it is no clone.
+    fn at(&self, _rev: &str) -> Option<Box<dyn Declare>> {
+        None
     }
 }
 
