@@ -19,6 +19,7 @@ mod layers;
 mod licences;
 mod memo;
 mod patch;
+mod registry;
 mod style;
 mod targets;
 mod vars;

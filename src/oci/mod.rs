@@ -15,8 +15,10 @@
 //! | an image from a base and layers | `image` |
 //! | a layout's files; how an image is found in one | `layout`; `find` |
 //! | docker-archive, oci-archive | `archive` |
+//! | the image in somebody's archive; the members of a tar | `archived`; `members` |
 
 pub mod archive;
+pub mod archived;
 pub mod capability;
 pub mod config;
 pub mod descriptor;
@@ -30,6 +32,7 @@ pub mod layout;
 pub mod listing;
 #[cfg(test)]
 mod listing_tests;
+pub mod members;
 pub mod reference;
 pub mod settings;
 pub mod split;

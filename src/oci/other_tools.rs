@@ -28,7 +28,7 @@ impl Files for OnDisk {
 }
 
 fn named(image: &Image, tag: &str) -> Named {
-    Named { image: image.clone(), tags: vec![tag.parse().unwrap()] }
+    Named { image: image.clone(), others: vec![], tags: vec![tag.parse().unwrap()] }
 }
 
 /// Writes a layout into a new folder `made`.

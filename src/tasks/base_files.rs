@@ -29,7 +29,7 @@ const KEPT: [&[u8]; 2] = [b"etc/passwd", b"etc/group"];
 const LARGEST_LAYER: u64 = 1 << 40;
 
 /// All that a base has. Layers that are not here yet are fetched if their headers are not remembered.
-pub fn stack(image: &Image, how: &base::How, context: &Context<'_>) -> Result<Stack> {
+pub fn stack(image: &Image, (what, how): base::Parts<'_>, context: &Context<'_>) -> Result<Stack> {
     let missing: Vec<Digest> = image
         .layers()
         .iter()
@@ -39,7 +39,7 @@ pub fn stack(image: &Image, how: &base::How, context: &Context<'_>) -> Result<St
             _ => None,
         })
         .collect();
-    base::fetch(how, &missing, context)?;
+    base::fetch(what, how, &missing, context)?;
     context.stop.check()?;
     let cache = context.cache;
     let all: Vec<Vec<Item>> =

@@ -20,19 +20,24 @@ use crate::cache::tree::Entry;
 use crate::digest::{Blob, Digest};
 use crate::error::{At, Error, Failure, Result};
 use crate::host::fs::{self, Links};
+use crate::oci::descriptor::Platform;
 use crate::oci::image::Image as OciImage;
 use crate::oci::layout::Named;
 use crate::oci::reference::Reference as ImageReference;
 use crate::oci::settings::Settings;
 use crate::pins::Pin;
-use crate::work::{Action, Class, Context, Inputs, Task, TaskName, Work};
+use crate::work::{Action, Class, Context, Inputs, Session, Task, TaskName, Tell, Work};
 
 /// `[image.NAME]`: a base, files and settings give an OCI image
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Image {
-    /// `scratch`, `oci:FOLDER` (an OCI layout), or `image.NAME`
-    base: Reference,
+    /// An image of a registry (`docker.io/library/debian:bookworm-slim`), `oci:FOLDER` (an OCI layout),
+    /// `archive:FILE`, `docker-daemon:NAME`, `containerd:NAME`, `image.NAME` or `scratch`
+    base: base::Declared,
+    /// What it is made for, as `linux/arm64`; several make an index. This machine's if it is absent
+    #[serde(default)]
+    platforms: Vec<Placed<String>>,
     /// What to put on it
     #[serde(default)]
     files: Vec<FileEntry>,
@@ -164,8 +169,29 @@ impl Image {
 impl Declare for Image {
     fn resolve(&mut self, names: &mut dyn Names) {
         base::check(&mut self.base, names);
+        let mut platforms: Vec<Platform> = Vec::new();
+        for text in &self.platforms {
+            match text.parse::<Platform>() {
+                Ok(platform) if platforms.iter().any(|known| known.matches(&platform)) => {
+                    names.mistake(text.range(), format!("the platform `{platform}` is there twice"), None);
+                }
+                Ok(platform) => platforms.push(platform),
+                Err(why) => {
+                    let hint = "`linux/amd64`, `linux/arm64`, `linux/arm/v7`";
+                    names.mistake(text.range(), why, Some(hint.into()));
+                }
+            }
+        }
         for file in &mut self.files {
             file.resolve(names);
+            if let Some(text) = &file.platform
+                && !text
+                    .parse()
+                    .is_ok_and(|platform| platforms.iter().any(|known| known.matches(&platform)))
+            {
+                let message = format!("the image is not made for `{}`", text.value);
+                names.mistake(text.range(), message, Some("`platforms` lists what it is made for".into()));
+            }
         }
         for path in &self.remove {
             let rest = path.strip_prefix('/').unwrap_or_default();
@@ -208,7 +234,13 @@ impl Declare for Image {
     }
 
     fn pins(&self) -> Vec<Pin> {
-        Base::of(&self.base).pin().into_iter().collect()
+        let base = Base::of(&self.base);
+        self.platforms().iter().filter_map(|platform| base.pin(platform)).collect()
+    }
+
+    fn image_now(&self, pin: &Pin, session: &Session<'_>, tell: &dyn Tell) -> Result<String> {
+        let Pin::Image { platform, .. } = pin else { panic!("BUG: a base is pinned as an image") };
+        self.base.now(&platform.parse().map_err(Error::failed)?, session, tell)
     }
 }
 
@@ -243,7 +275,6 @@ impl Task for Image {
     }
 
     fn work(&self, inputs: &Inputs<'_>) -> Result<Work> {
-        let (base, base_how) = Base::of(&self.base).parts(inputs)?;
         let mut remove: Vec<String> =
             self.remove.iter().map(|path| text(&plain(path.as_bytes()))).collect();
         remove.sort();
@@ -256,8 +287,13 @@ impl Task for Image {
             settings: self.fields().settings(),
             tags: self.tags.iter().map(|tag| tag.value.clone()).collect(),
         };
-        let way = Way { base, layers: self.layers(inputs)? };
-        Ok(Work::Action(Box::new(ImageAction { what, way, base: base_how })))
+        let (mut ways, mut bases) = (Vec::new(), Vec::new());
+        for platform in self.platforms() {
+            let (base, how) = Base::of(&self.base).parts(&platform, inputs)?;
+            ways.push(Way { base, layers: self.layers(&platform, inputs)?, platform });
+            bases.push(how);
+        }
+        Ok(Work::Action(Box::new(ImageAction { what, ways, bases, is_here: self.platforms.is_empty() })))
     }
 }
 
@@ -266,10 +302,18 @@ fn text(bytes: &[u8]) -> String {
 }
 
 impl Image {
+    /// What it is made for.
+    fn platforms(&self) -> Vec<Platform> {
+        match self.platforms.iter().filter_map(|text| text.parse().ok()).collect::<Vec<_>>() {
+            none if none.is_empty() => vec![layout::platform()],
+            some => some,
+        }
+    }
+
     /// What goes into each layer, in the order in which layers are first mentioned.
-    fn layers(&self, inputs: &Inputs<'_>) -> Result<Vec<Vec<Piece>>> {
+    fn layers(&self, platform: &Platform, inputs: &Inputs<'_>) -> Result<Vec<Vec<Piece>>> {
         let mut layers: Vec<(Option<&str>, Vec<Piece>)> = Vec::new();
-        for file in &self.files {
+        for file in self.files.iter().filter(|file| file.is_for(platform)) {
             let same =
                 |(name, _): &(Option<&str>, Vec<Piece>)| name.is_some() && *name == file.layer.as_deref();
             let at = layers.iter().position(same).unwrap_or_else(|| {
@@ -347,6 +391,10 @@ pub struct What {
     tags: Vec<String>,
 }
 
+fn as_text<S: serde::Serializer>(platform: &Platform, serializer: S) -> Result<S::Ok, S::Error> {
+    platform.to_string().serialize(serializer)
+}
+
 fn digest_of<S: serde::Serializer>(blob: &Option<Blob>, serializer: S) -> Result<S::Ok, S::Error> {
     blob.map(|blob| blob.digest).serialize(serializer)
 }
@@ -354,6 +402,8 @@ fn digest_of<S: serde::Serializer>(blob: &Option<Blob>, serializer: S) -> Result
 /// A base, and what goes on it.
 #[derive(Serialize)]
 pub struct Way {
+    #[serde(serialize_with = "as_text")]
+    platform: Platform,
     base: Option<base::What>,
     /// What goes into each layer.
     pub layers: Vec<Vec<Piece>>,
@@ -361,8 +411,12 @@ pub struct Way {
 
 struct ImageAction {
     what: What,
-    way: Way,
-    base: base::How,
+    /// One for each platform.
+    ways: Vec<Way>,
+    /// Their bases.
+    bases: Vec<base::How>,
+    /// Whether the platform is just the one of this machine, which is in every key.
+    is_here: bool,
 }
 
 impl Action for ImageAction {
@@ -375,22 +429,35 @@ impl Action for ImageAction {
     }
 
     fn what(&self) -> Value {
-        let (mut what, way) = (json!(self.what), json!(self.way));
-        if let (Some(what), Value::Object(way)) = (what.as_object_mut(), way) {
-            what.extend(way);
+        let mut what = json!(self.what);
+        match (self.ways.as_slice(), what.as_object_mut()) {
+            // One platform alone is read more easily than a list of one.
+            ([way], Some(fields)) => {
+                let Value::Object(mut way) = json!(way) else { panic!("BUG: a way is not a table") };
+                if self.is_here {
+                    way.remove("platform");
+                }
+                fields.extend(way);
+            }
+            (ways, _) => what["images"] = json!(ways),
         }
         what
     }
 
     fn run(&self, context: &Context<'_>) -> Result<Digest> {
-        base::fetch_lost(&self.base, context)?;
-        let base = self.way.base.as_ref();
-        let base = base.map(|base| base::read(base, &self.base, context.cache)).transpose()?;
-        let layers = image_layers::layers(&self.what, &self.way, base.as_ref(), &self.base, context)?;
-        let image = OciImage::build(base.as_ref(), &layout::platform(), &layers, &self.what.settings)?;
+        let mut images = Vec::new();
+        for (way, how) in self.ways.iter().zip(&self.bases) {
+            let what = way.base.as_ref();
+            base::fetch_lost(what, how, context)?;
+            let base = what.map(|what| base::read(what, how, context)).transpose()?;
+            let layers = image_layers::layers(&self.what, way, base.as_ref(), (what, how), context)?;
+            images.push(OciImage::build(base.as_ref(), &way.platform, &layers, &self.what.settings)?);
+        }
+        let mut images = images.into_iter();
+        let Some(image) = images.next() else { panic!("BUG: an image for no platform") };
         let tags = self.what.tags.iter().map(|tag| tag.parse().map_err(Error::failed));
         let tags = tags.collect::<Result<BTreeSet<ImageReference>>>()?.into_iter().collect();
-        let files = crate::oci::layout::files(&[Named { image, tags }])?;
+        let files = crate::oci::layout::files(&[Named { image, others: images.collect(), tags }])?;
         layout::store(&context.cache.cas, files)
     }
 }

@@ -1,6 +1,7 @@
 //! The file behind a `url` of an image: fetched once, known by its SHA-256, and then in the cache. Knows
 //! no layer.
 
+use super::shipping::Told;
 use crate::digest::{Blob, Digest, Hasher};
 use crate::error::{At, Failure, Result};
 use crate::host::download;
@@ -20,9 +21,9 @@ pub fn file(url: &str, sha256: &Digest, context: &Context<'_>) -> Result<Blob> {
             .hint("run once without `--offline`")
             .into());
     }
-    let progress = |done, total| context.tell.progress(None, done, total);
+    let watch = Told::source(url, context.stop, context.tell, None);
     let blob = cas
-        .put_with(Hasher::sha256(), |writer| download::get(url, writer, context.stop, &progress))
+        .put_with(Hasher::sha256(), |writer| download::get(url, writer, &context.env.0, &watch))
         .map_err(|error| error.context(format!("fetch `{url}`")))?;
     if blob.digest != *sha256 {
         let (wanted, is) = (sha256.hex(), blob.digest.hex());

@@ -12,6 +12,7 @@ use crate::cache::tree::Entry;
 use crate::digest::Digest;
 use crate::error::{Result, did_you_mean};
 use crate::oci::capability;
+use crate::oci::descriptor::Platform;
 use crate::work::{Inputs, TaskName};
 
 /// One entry of an image's `files`: `from`, `url`, `link`, or none of them for an empty folder
@@ -186,6 +187,12 @@ impl FileEntry {
             let message = format!("`{}` does not say how the file is called", url.value);
             names.mistake(url.range(), message, Some("give `to` a name at its end".into()));
         }
+    }
+
+    /// Whether the image for a platform has it.
+    pub fn is_for(&self, platform: &Platform) -> bool {
+        let own = self.platform.as_ref().and_then(|text| text.parse::<Platform>().ok());
+        own.is_none_or(|own| own.matches(platform))
     }
 
     fn digest(&self) -> Option<Digest> {

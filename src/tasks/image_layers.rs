@@ -41,11 +41,13 @@ pub fn layers(
     what: &What,
     way: &Way,
     base: Option<&Image>,
-    how: &base::How,
+    parts: base::Parts<'_>,
     context: &Context<'_>,
 ) -> Result<Vec<NewLayer>> {
     let stack = match base {
-        Some(base) if needs_base(what, way, &context.cache.cas)? => base_files::stack(base, how, context)?,
+        Some(base) if needs_base(what, way, &context.cache.cas)? => {
+            base_files::stack(base, parts, context)?
+        }
         _ => Stack::default(),
     };
     let mut maker = Maker { cas: &context.cache.cas, accounts: accounts(&stack)?, stack, made: Vec::new() };

@@ -7,13 +7,14 @@ use crate::cache::draft::Draft;
 use crate::cache::tree::Entry;
 use crate::digest::{Digest, Hasher};
 use crate::error::Result;
+use crate::oci::descriptor::Platform;
 use crate::oci::find::Found;
 use crate::oci::layer::Xattrs;
 use crate::oci::listing::{Held, Item, Plain, list};
 use crate::recipe::Recipe;
 use crate::tasks::image::Image;
-use crate::tasks::layout;
 use crate::tasks::samples::World;
+use crate::tasks::{layout, shipped};
 use crate::work::{Action, TaskName, Work};
 
 /// A world with `clone.tree` (two folders) and `compile.bin` (a program and a deep file).
@@ -380,6 +381,56 @@ fn a_url_is_fetched_once() {
 }
 
 #[test]
+fn several_platforms_make_an_index() {
+    let mut world = world();
+    world.write("amd64/app", b"for amd64", 0o755);
+    world.write("arm64/app", b"for arm64", 0o755);
+    let base = r#"
+base = "scratch"
+platforms = ["linux/amd64", "linux/arm64"]
+tags = ["example.com/x:1"]
+files = [
+  { from = "amd64/app", to = "/bin/", platform = "linux/amd64" },
+  { from = "arm64/app", to = "/bin/", platform = "linux/arm64/v8" },
+]"#;
+    let base = value(&world, base).unwrap();
+    world.value("image.base", base);
+    let arm: Platform = "linux/arm64".parse().unwrap();
+    let text = "base = 'image.base'\nplatforms = ['linux/amd64', 'linux/arm64']\nfiles = [{ from = 'amd64/app', to = '/bin/other' }]";
+    let made = value(&world, text).unwrap();
+    let (all, under) = (layout::read_all(&world.cache.cas, &made).unwrap(), read(&world, &base));
+    assert_eq!(under.names, ["example.com/x:1"]);
+    let platforms: Vec<String> = all.images().map(|image| image.config().platform.to_string()).collect();
+    assert_eq!(platforms, ["linux/amd64", "linux/arm64"]);
+    let lowest: Vec<Digest> = all.images().map(|image| image.layers()[0].diff_id).collect();
+    assert_ne!(lowest[0], lowest[1]);
+    assert_eq!(all.others[0].layers()[1].diff_id, all.image.layers()[1].diff_id);
+    let on_arm = layout::read_for(&world.cache.cas, &base, &arm).unwrap().image;
+    assert_eq!(on_arm.layers()[0].diff_id, lowest[1]);
+
+    // A node gets what is made for it, under the name of all.
+    let cas = &world.cache.cas;
+    let whole = shipped::read(cas, &made, "r").unwrap();
+    let own = shipped::read_for(cas, &made, "r", &arm).unwrap();
+    assert_eq!(whole.image.content_tags, own.image.content_tags);
+    let top = all.top().digest;
+    assert_eq!(own.image.content_tags, [format!("r:vc-{}", &top.hex()[..16])]);
+    assert_eq!(own.image.descriptor["digest"], all.others[0].descriptor().digest.to_string());
+    // Two layers, of which the upper one is the same for both.
+    assert_eq!((whole.image.blobs.len(), own.image.blobs.len()), (8, 4));
+    let wrong = shipped::read_for(cas, &made, "r", &"linux/s390x".parse().unwrap());
+    assert_eq!(wrong.err().unwrap().to_string(), "the image is not made for `linux/s390x`");
+
+    // One platform is an image, whatever this machine is.
+    let one = value(&world, "base = 'image.base'\nplatforms = ['linux/arm64']\ncmd = ['x']").unwrap();
+    assert_eq!(read(&world, &one).image.config().platform, arm);
+    assert_eq!(
+        told(&world, "base = 'image.base'\nplatforms = ['linux/s390x']"),
+        "the layout has no image for `linux/s390x`"
+    );
+}
+
+#[test]
 fn wrong_tables_are_mistakes() {
     let world = world();
     for (field, message) in [
@@ -420,6 +471,12 @@ fn wrong_tables_are_mistakes() {
         ("stop_signal = 'TERM'", "`TERM` is no signal"),
         ("healthcheck = { test = [] }", "`test` is not a health check"),
         ("healthcheck = { test = 'x', interval = '5' }", "`5` is not a time"),
+        ("platforms = ['arm64']", "`arm64` is not a platform"),
+        ("platforms = ['linux/arm64', 'linux/arm64/v8']", "the platform `linux/arm64/v8` is there twice"),
+        (
+            "platforms = ['linux/arm64']\nfiles = [{ to = '/x/', platform = 'linux/amd64' }]",
+            "the image is not made for `linux/amd64`",
+        ),
         ("created = 'yesterday'", "`yesterday` is not a time"),
         ("created = -1", "`-1` is not a time"),
     ] {

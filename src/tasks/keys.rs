@@ -308,6 +308,7 @@ fn image() {
         ("ca_certificates", "'ca/one.pem'", Moves),
         ("ca_certificates", "'ca/two.pem'", Moves),
         ("ca_certificates", "false", Stays),
+        ("platforms", "[]", Stays),
         ("layer_size", "'1M'", Moves),
         ("layer_size", "'2M'", Moves),
         ("files", "[{ from = 'compile.bin', to = '/bin/', owner = '1:2' }]", Moves),
@@ -327,6 +328,18 @@ fn image() {
         ("tags", "['example.com/x:2']", Moves),
     ];
     check::<super::image::Image>(&world, &table, &edits);
+
+    let edits = [
+        ("platforms", "['linux/arm64']", Moves),
+        ("platforms", "['linux/arm64', 'linux/arm']", Moves),
+        ("platforms", "['linux/arm', 'linux/arm64']", Moves),
+    ];
+    for (field, value, expected) in edits {
+        let key =
+            |fields: &[Field<'_>]| key_of::<super::image::Image>(&world, &fields.iter().copied().collect());
+        let moved = key(&[("base", "'scratch'"), (field, value)]) != key(&[("base", "'scratch'")]);
+        assert_eq!(moved, expected == Moves, "{value}");
+    }
 
     // Where a file is to be had does not matter.
     let key = |url: &str| {
