@@ -14,6 +14,7 @@ mod faults;
 mod full_disk;
 mod golden;
 mod hello;
+mod image;
 mod inputs;
 mod layers;
 mod licences;

@@ -3,23 +3,21 @@
 //! `files` (`image_files`), no layer (`image_layers`) and no rule of a config (`image_config`).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::base::{self, Base};
+use super::image_certificates::CaCertificates;
 use super::image_config::{Fields, HealthcheckTable, NumberOrText};
 use super::image_files::{FileEntry, Piece};
 use super::image_users::{User, UserEntry};
-use super::names::{Declare, Names, Outputs, Placed, Reference, Want};
-use super::placement::{By, plain};
-use super::{image_layers, layout, placement};
-use crate::cache::tree::Entry;
+use super::names::{Declare, Names, Outputs, Placed};
+use super::placement::plain;
+use super::{image_layers, layout};
 use crate::digest::{Blob, Digest};
-use crate::error::{At, Error, Failure, Result};
-use crate::host::fs::{self, Links};
+use crate::error::{Error, Result};
 use crate::oci::descriptor::Platform;
 use crate::oci::image::Image as OciImage;
 use crate::oci::layout::Named;
@@ -90,61 +88,6 @@ pub struct Image {
     tags: Vec<Placed<String>>,
 }
 
-/// Certificates of authorities
-#[derive(Clone, Debug, Default)]
-enum CaCertificates {
-    /// The base's, if it has any.
-    #[default]
-    Base,
-    /// Those of this machine.
-    Machine,
-    /// A file.
-    File(Reference),
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(untagged)]
-enum YesOrFile {
-    Yes(bool),
-    File(String),
-}
-
-impl<'de> Deserialize<'de> for CaCertificates {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Placed { value, span } = Placed::<YesOrFile>::deserialize(deserializer)?;
-        Ok(match value {
-            YesOrFile::Yes(false) => Self::Base,
-            YesOrFile::Yes(true) => Self::Machine,
-            YesOrFile::File(value) => Self::File(Placed { value, span }.into()),
-        })
-    }
-}
-
-impl JsonSchema for CaCertificates {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "CaCertificates".into()
-    }
-
-    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        YesOrFile::json_schema(generator)
-    }
-}
-
-/// Where machines keep the certificates of authorities, in one file.
-const CERTIFICATES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
-
-/// The tasks that may make a file of certificates.
-const MAKERS: [&str; 5] = ["clone", "patch", "compile", "save", "fetch"];
-
 impl Image {
     fn fields(&self) -> Fields<'_> {
         Fields {
@@ -204,9 +147,7 @@ impl Declare for Image {
             }
         }
         self.users.iter().for_each(|user| user.check(names));
-        if let CaCertificates::File(file) = &mut self.ca_certificates {
-            names.reference(file, &MAKERS, Want::One);
-        }
+        self.ca_certificates.resolve(names);
         if let Some(text) = &self.layer_size
             && size(text).is_none()
         {
@@ -266,9 +207,7 @@ impl Task for Image {
     fn needs(&self) -> Vec<TaskName> {
         let files = self.files.iter().flat_map(FileEntry::needs);
         let mut all: Vec<TaskName> = self.base.tasks().iter().chain(files).cloned().collect();
-        if let CaCertificates::File(file) = &self.ca_certificates {
-            all.extend(file.tasks().iter().cloned());
-        }
+        all.extend(self.ca_certificates.needs().iter().cloned());
         all.sort();
         all.dedup();
         all
@@ -282,7 +221,7 @@ impl Task for Image {
         let what = What {
             remove,
             users: self.users.iter().map(UserEntry::user).collect(),
-            ca_certificates: self.certificates(inputs)?,
+            ca_certificates: self.ca_certificates.blob(inputs)?,
             layer_size: self.layer_size.as_ref().and_then(|text| size(text)),
             settings: self.fields().settings(),
             tags: self.tags.iter().map(|tag| tag.value.clone()).collect(),
@@ -324,51 +263,6 @@ impl Image {
         }
         Ok(layers.into_iter().map(|(_, pieces)| pieces).collect())
     }
-
-    /// The file of certificates that the image gets.
-    fn certificates(&self, inputs: &Inputs<'_>) -> Result<Option<Blob>> {
-        let file = match &self.ca_certificates {
-            CaCertificates::Base => return Ok(None),
-            CaCertificates::File(file) => file,
-            CaCertificates::Machine => {
-                for path in CERTIFICATES {
-                    if let Some(blob) = machine_file(Path::new(path), inputs)? {
-                        return Ok(Some(blob));
-                    }
-                }
-                let message = format!("this machine has no certificates in `{}`", CERTIFICATES[0]);
-                let hint = "install `ca-certificates`, or name a file in `ca_certificates`";
-                return Err(Failure::new(message).hint(hint).into());
-            }
-        };
-        let (cas, mut found) = (&inputs.session.cache.cas, Vec::new());
-        match (file.task(), &file.to) {
-            (Some(task), _) => {
-                let outputs = file.outputs.first().unwrap_or(&Outputs::Contents);
-                placement::offered(cas, task, &inputs.value(task), outputs, By::LastName, &mut found)?;
-            }
-            (None, super::names::To::Path(path)) => {
-                placement::local(path, By::LastName, inputs, &mut found)?
-            }
-            (None, _) => panic!("BUG: `{}` was not resolved", file.text.value),
-        }
-        match found.as_slice() {
-            [(_, Entry::File { blob, .. })] => Ok(Some(*blob)),
-            _ => Err(Error::failed(format!("`{}` is not one file of certificates", file.text.value))),
-        }
-    }
-}
-
-/// A file of this machine, links followed, to be stored when it is needed.
-fn machine_file(path: &Path, inputs: &Inputs<'_>) -> Result<Option<Blob>> {
-    inputs.look(|local, stamps, seen| {
-        let Some((blob, _)) = local.outside(path, stamps, seen)? else { return Ok(None) };
-        let real = std::fs::canonicalize(path).at("look at", path)?;
-        if let Some(found) = fs::status(&real, Links::Keep).at("look at", &real)? {
-            seen.sources.push((blob, found.stamp, real));
-        }
-        Ok(Some(blob))
-    })
 }
 
 /// What an image is made of, but for its base and files.

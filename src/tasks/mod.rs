@@ -12,6 +12,7 @@ pub mod deploy;
 mod deploy_plan;
 pub mod fetch;
 pub mod image;
+mod image_certificates;
 mod image_config;
 mod image_fetch;
 mod image_files;
