@@ -28,6 +28,7 @@ pub fn run(job: &Job<'_>, session: &Session<'_>, tell: &dyn Tell, effect: &dyn E
         root: session.local.root(),
         stop: session.stop,
         network: session.network,
+        env: session.env,
         tell,
     };
     let names = effect.destinations();

@@ -341,6 +341,8 @@ pub struct Reach<'a> {
     pub stop: &'a Stop,
     /// Whether the network may be used.
     pub network: Network,
+    /// The environment: for credentials, proxies and the like.
+    pub env: &'a Env,
     /// Where to tell what is going on.
     pub tell: &'a dyn Tell,
 }

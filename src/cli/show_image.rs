@@ -29,23 +29,42 @@ pub struct Wanted {
     pub against: Option<(String, Have)>,
 }
 
-/// Where layers may come from: the base, and the trees that were packed, as the task says them.
+/// Where layers may come from: the base, and what was packed, as the task says it.
 pub struct Origins {
-    /// The base, then one for each tree.
+    /// The base, then one for each entry or group of entries.
     pub names: Vec<String>,
-    /// The trees.
-    pub trees: Vec<Digest>,
+    /// What these place, in the same order.
+    pub layers: Vec<Vec<Placed>>,
+}
+
+/// What an entry places.
+#[derive(Deserialize)]
+pub struct Placed {
+    to: String,
+    tree: Option<Digest>,
+}
+
+impl Placed {
+    fn has(&self, cache: &Cache, path: &[u8]) -> Result<bool> {
+        let Some(tree) = &self.tree else { return Ok(path == self.to.as_bytes()) };
+        let rest = match self.to.as_bytes() {
+            b"" => Some(path),
+            to => path.strip_prefix(to).and_then(|rest| rest.strip_prefix(b"/")),
+        };
+        rest.map_or(Ok(false), |rest| Ok(cache.cas.entry(tree, rest)?.is_some()))
+    }
 }
 
 impl Origins {
     /// What a task says of itself, and the preimage of its key.
     pub fn new(names: Vec<String>, preimage: Option<&Value>) -> Self {
         let layers = preimage.and_then(|preimage| preimage["what"]["layers"].as_array());
-        let trees = layers.into_iter().flatten().filter_map(|layer| layer.as_str()?.parse().ok());
-        Self { names, trees: trees.collect() }
+        let placed = layers.into_iter().flatten();
+        let placed = placed.map(|layer| Vec::deserialize(layer).unwrap_or_default());
+        Self { names, layers: placed.collect() }
     }
 
-    /// The name for a layer: that of the first tree that has one of its files.
+    /// The name for a layer: that of the first entry that has one of its files.
     fn of(&self, cache: &Cache, layer: &Layer) -> Result<Option<&str>> {
         // Only a layer that was packed here is a recipe: all others came with the base.
         if !matches!(layer.part, crate::recipe::Part::Recipe { .. }) {
@@ -60,13 +79,15 @@ impl Origins {
         };
         contents::each(cache, layer, &mut see)?;
         let Some(path) = first else { return Ok(None) };
-        for (tree, name) in self.trees.iter().zip(self.names.iter().skip(1)) {
-            if cache.cas.entry(tree, &path)?.is_some() {
-                return Ok(Some(name));
+        for (placed, name) in self.layers.iter().zip(self.names.iter().skip(1)) {
+            for placed in placed {
+                if placed.has(cache, &path)? {
+                    return Ok(Some(name));
+                }
             }
         }
-        // A base that was made here too.
-        Ok(self.names.first().map(String::as_str))
+        // `users` and the like, or a base that was made here too.
+        Ok(None)
     }
 }
 

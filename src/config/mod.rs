@@ -3,6 +3,7 @@
 
 pub mod matrix;
 pub mod read;
+pub mod registries;
 mod resolve;
 pub mod schema;
 pub mod value;
@@ -17,7 +18,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Mistake, Source, did_you_mean};
-use crate::host::{cluster, node};
+use crate::host::{cluster, node, registry};
 use crate::tasks::names::{Declare, Placed, Reference};
 use crate::tasks::{self, KINDS};
 use crate::work::TaskName;
@@ -111,6 +112,7 @@ struct Tables {
     hosts: BTreeMap<String, node::Spec>,
     groups: BTreeMap<String, Group>,
     clusters: BTreeMap<String, cluster::Spec>,
+    registries: registry::Settings,
     variables: Vec<Variable>,
     instances: Vec<Instance>,
 }
@@ -206,19 +208,21 @@ fn read_tables(document: &mut Value, overrides: &Overrides, mistakes: &mut Mista
             clusters.insert(name.clone(), cluster::Spec { name, dir: cluster.dir.value });
         }
     }
+    let registries = named(document, "registry", &context, mistakes);
+    let registries = registries::read(registries.into_iter(), mistakes);
     let mut instances = Vec::new();
     for kind in KINDS {
         read_kind(kind, document, &variables, &mut instances, mistakes);
     }
     instances.sort_by_key(|instance| instance.place.start);
     for (key, _) in document.entries() {
-        let known = ["project", "vars", "profile", "host", "hosts", "cluster"];
+        let known = ["project", "vars", "profile", "host", "hosts", "cluster", "registry"];
         let hint = did_you_mean(&key.name, known.into_iter().chain(KINDS)).or_else(|| {
             Some(format!("tables are {}, and the kinds {}", known.join(", "), KINDS.join(", ")))
         });
         mistakes.note(key.span.clone(), format!("unknown table `{}`", key.name), hint);
     }
-    Tables { project, hosts, groups, clusters, variables, instances }
+    Tables { project, hosts, groups, clusters, registries, variables, instances }
 }
 
 /// The tables `[kind.NAME]`, rendered.
@@ -247,7 +251,8 @@ fn raw(document: &mut Value, kind: &str, mistakes: &mut Mistakes) -> Vec<(String
     let mut found = Vec::new();
     for (key, table) in entries {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-        if key.name.is_empty() || !key.name.bytes().all(fits) {
+        // The name of a registry is its host, and is looked at as such.
+        if key.name.is_empty() || (kind != "registry" && !key.name.bytes().all(fits)) {
             let message = format!("`{}` cannot be a name", key.name);
             mistakes.note(key.span, message, Some("letters, digits, `_` and `-`".into()));
         } else if !matches!(table.data, Data::Table(_)) {

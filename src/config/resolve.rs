@@ -10,7 +10,7 @@ use super::vars;
 use super::{Config, Declared, Instance, Tables};
 use crate::error::{Mistake, did_you_mean};
 use crate::glob;
-use crate::host::{cluster, node};
+use crate::host::{cluster, node, registry};
 use crate::tasks::KINDS;
 use crate::tasks::names::{Names, Outputs, Placed, Reference, To, Want};
 use crate::work::TaskName;
@@ -19,7 +19,7 @@ use crate::work::TaskName;
 type Known = BTreeMap<String, Vec<(Axes, TaskName)>>;
 
 pub fn resolve(tables: Tables, mistakes: Mistakes) -> Result<Config, Vec<Mistake>> {
-    let Tables { project, hosts, groups, clusters, variables, instances } = tables;
+    let Tables { project, hosts, groups, clusters, registries, variables, instances } = tables;
     let mut known = Known::new();
     for instance in &instances {
         known
@@ -42,6 +42,7 @@ pub fn resolve(tables: Tables, mistakes: Mistakes) -> Result<Config, Vec<Mistake
         hosts: &hosts,
         groups: &groups,
         clusters: &clusters,
+        registries: &registries,
         variables: &variables,
         axes: Axes::new(),
         task: TaskName(String::new()),
@@ -95,6 +96,7 @@ struct Scope<'a> {
     hosts: &'a BTreeMap<String, node::Spec>,
     groups: &'a BTreeMap<String, super::Group>,
     clusters: &'a BTreeMap<String, cluster::Spec>,
+    registries: &'a registry::Settings,
     variables: &'a [vars::Variable],
     axes: Axes,
     task: TaskName,
@@ -267,6 +269,10 @@ impl Names for Scope<'_> {
             self.mistake(name.range(), format!("there is no cluster `{}`", name.value), hint);
         }
         found
+    }
+
+    fn registries(&self) -> registry::Settings {
+        self.registries.clone()
     }
 
     fn contained(&mut self, path: &Placed<String>) {

@@ -5,15 +5,19 @@
 //! above the command and ends everything below it. `wire` is what the two say to each other, `below`
 //! finds and signals processes, `foreground` runs a command in our terminal, `stop` carries the wish to
 //! stop to whoever waits. `fs` is files here, `status` what is known of one without reading it.
+//! `registry` is registries, by way of `http`; `docker` is a daemon here.
 
 mod below;
 pub mod checkout;
 pub mod cluster;
+pub mod docker;
+pub mod download;
 mod embedded;
 mod embedded_cluster;
 pub mod foreground;
 pub mod fs;
 pub mod git;
+pub mod http;
 pub mod index;
 mod inside;
 pub mod launch;
@@ -21,6 +25,7 @@ pub mod node;
 pub mod process;
 #[cfg(test)]
 mod process_tests;
+pub mod registry;
 mod status;
 pub mod stop;
 mod wire;

@@ -11,6 +11,7 @@ use crate::digest::{Blob, Digest};
 use crate::error::{Failure, Result};
 use crate::host::node::{Load, Question, Spec};
 use crate::recipe::Part;
+use crate::tasks::layout;
 use crate::tasks::names::{Declare, Names, OneOrMany, Outputs, Placed, Reference, Want};
 use crate::tasks::shipped::{self, Image};
 use crate::tasks::shipping::{self, Told, size_text};
@@ -58,8 +59,13 @@ impl Task for Import {
         let (mut images, mut parts, mut names) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
         for task in self.needs() {
             let fallback = shipped::fallback_repository(&self.project, &task);
-            let shipped = shipped::read(&inputs.session.cache.cas, &inputs.value(&task), &fallback)
-                .map_err(|error| error.context(format_args!("`{task}`")))?;
+            let shipped = shipped::read_for(
+                &inputs.session.cache.cas,
+                &inputs.value(&task),
+                &fallback,
+                &layout::platform(),
+            )
+            .map_err(|error| error.context(format_args!("`{task}`")))?;
             for tag in &shipped.image.tags {
                 let other = names.insert(tag.clone(), shipped.image.descriptor.clone());
                 if other.is_some_and(|other| other != shipped.image.descriptor) {

@@ -2,6 +2,7 @@
 //! becomes, and doing that. This is the one place that knows all of them.
 
 pub mod base;
+mod base_files;
 pub mod clone;
 mod clone_source;
 mod clone_tree;
@@ -12,6 +13,14 @@ pub mod deploy;
 mod deploy_plan;
 pub mod fetch;
 pub mod image;
+mod image_certificates;
+mod image_config;
+mod image_fetch;
+mod image_files;
+mod image_layers;
+#[cfg(test)]
+mod image_tests;
+mod image_users;
 pub mod import;
 #[cfg(test)]
 mod import_tests;
@@ -20,6 +29,9 @@ mod keys;
 pub mod layout;
 mod lints;
 pub mod names;
+mod origin;
+mod origin_archive;
+mod origin_registry;
 mod packed;
 pub mod patch;
 pub mod patch_set;

@@ -14,7 +14,7 @@ use crate::digest::Digest;
 use crate::error::Result;
 use crate::host::fs::{self, Durability};
 use crate::host::stop::Stop;
-use crate::host::{cluster, node};
+use crate::host::{cluster, node, registry};
 use crate::pins::Pins;
 use crate::tasks::names::{Declare, Names, Outputs, Placed, Reference, To, Want};
 use crate::work::{
@@ -36,6 +36,8 @@ pub struct World {
     pub stop: Stop,
     /// Its hosts.
     pub hosts: Vec<node::Spec>,
+    /// What is said of registries.
+    pub registries: registry::Settings,
     /// The values of tasks.
     pub values: BTreeMap<TaskName, Digest>,
     /// The declared outputs of tasks.
@@ -89,6 +91,7 @@ impl World {
             pins: Pins::default(),
             stop: Stop::new(Duration::ZERO).unwrap(),
             hosts,
+            registries: registry::Settings::default(),
             values: BTreeMap::new(),
             outputs: BTreeMap::new(),
             heard: Heard::default(),
@@ -176,6 +179,7 @@ impl World {
             root: self.folder.path(),
             stop: &self.stop,
             network: Network::Allowed,
+            env: &self.env,
             tell: &self.heard,
         }
     }
@@ -257,6 +261,10 @@ impl Names for Known<'_> {
         let all = names.iter().any(|name| name.value == "all");
         let is_meant = |spec: &&node::Spec| all || names.iter().any(|name| name.value == spec.name);
         self.world.hosts.iter().filter(is_meant).cloned().collect()
+    }
+
+    fn registries(&self) -> registry::Settings {
+        self.world.registries.clone()
     }
 
     fn cluster(&mut self, _name: &Placed<String>) -> Option<cluster::Spec> {

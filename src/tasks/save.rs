@@ -8,12 +8,10 @@ use super::names::{Declare, Names, Outputs, Placed, Reference, Want};
 use super::{layout, packed};
 use crate::cache::draft::Draft;
 use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::oci::archive;
-use crate::oci::attached::Attached;
 use crate::oci::layout::Named;
 use crate::oci::pack::Packer;
-use crate::oci::reference::Reference as ImageReference;
 use crate::work::{Action, Class, Context, Inputs, Task, TaskName, Work};
 
 /// `[save.NAME]`: images give an archive
@@ -169,18 +167,24 @@ impl Action for SaveAction {
                 true => layout::attached(cas, tree)?,
                 false => Vec::new(),
             };
-            let found = layout::read(cas, tree)?;
-            let tags = found.names.iter().map(|name| name.parse().map_err(Error::failed));
-            let image = match self.packer {
-                None => found.image,
-                Some(packer) => packed::image(context.cache, &found.image, packer, context.stop)?,
-            };
-            // Packed layers make another manifest: that is what the documents are about here.
-            let subject = image.descriptor();
-            attached.extend(
-                documents.into_iter().map(|document| Attached { subject: subject.clone(), ..document }),
-            );
-            images.push(Named { image, tags: tags.collect::<Result<Vec<ImageReference>>>()? });
+            let Named { image, others, tags } = layout::read_all(cas, tree)?;
+            let (mut packed, mut all) = (Vec::new(), documents);
+            for image in std::iter::once(image).chain(others) {
+                let was = image.descriptor().digest;
+                let image = match self.packer {
+                    None => image,
+                    Some(packer) => packed::image(context.cache, &image, packer, context.stop)?,
+                };
+                // Packed layers make another manifest: that is what the documents are about here.
+                for document in all.iter_mut().filter(|document| document.subject.digest == was) {
+                    document.subject = image.descriptor();
+                }
+                packed.push(image);
+            }
+            attached.append(&mut all);
+            let mut packed = packed.into_iter();
+            let Some(image) = packed.next() else { panic!("BUG: an image for no platform") };
+            images.push(Named { image, others: packed.collect(), tags });
         }
         let recipe = match self.what.format {
             Format::DockerArchive => archive::docker(&images)?,

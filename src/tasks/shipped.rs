@@ -10,6 +10,7 @@ use crate::cache::cas::Cas;
 use crate::digest::{Blob, Digest};
 use crate::error::{Failure, Result};
 use crate::host::index;
+use crate::oci::descriptor::Platform;
 use crate::oci::reference::content_tag;
 use crate::recipe::{Part, Recipe};
 use crate::work::TaskName;
@@ -38,6 +39,33 @@ pub struct Shipped {
     pub image: Image,
     /// Its content.
     pub parts: BTreeMap<Digest, Part>,
+}
+
+/// Reads the value of an image task as a node gets it: of several platforms only its own, under the
+/// names of all. `fallback` is the repository of an image without tags.
+pub fn read_for(cas: &Cas, value: &Digest, fallback: &str, platform: &Platform) -> Result<Shipped> {
+    let mut shipped = read(cas, value, fallback)?;
+    let layout = Layout { cas, value };
+    let top = index::blob(&shipped.image.descriptor)?.digest;
+    let document = layout.json(&format!("blobs/sha256/{}", top.hex()))?;
+    if entries(&document, "manifests").is_empty() {
+        return Ok(shipped);
+    }
+    let own = entries(&document, "manifests").iter().find(|entry| {
+        let is = entry.get("platform").and_then(|is| Platform::deserialize(is).ok());
+        is.is_some_and(|is| is.matches(platform))
+    });
+    let Some(own) = own else {
+        return Err(Failure::new(format!("the image is not made for `{platform}`"))
+            .hint("add the platform to the image's `platforms`")
+            .into());
+    };
+    let mut found = Found::default();
+    layout.collect(own, 0, &mut found)?;
+    shipped.image.descriptor = own.clone();
+    shipped.image.blobs = found.layers.into_iter().chain(found.configs).chain(found.manifests).collect();
+    shipped.parts = found.parts;
+    Ok(shipped)
 }
 
 /// Reads the value of an image task; `fallback` is the repository of an image without tags.

@@ -23,7 +23,7 @@ pub struct Server {
 
 impl Server {
     /// Starts a program on a free port, and waits until it listens. `arguments` gets the port.
-    fn start(program: &Path, log: &Path, arguments: impl Fn(u16) -> Vec<String>) -> Self {
+    pub fn start(program: &Path, log: &Path, arguments: impl Fn(u16) -> Vec<String>) -> Self {
         assert!(program.exists(), "`{}` is not installed: `tests/run` does that", program.display());
         let end = Instant::now() + STARTING;
         loop {
