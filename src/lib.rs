@@ -19,7 +19,7 @@
 //! | host | `host` `pins` | the outside world: processes, files, git, nodes, clusters |
 //! | libraries | `oci` `patch` `manifest` `cache` | one thing each, and no task |
 //! | work | `work` `key` `explain` | what a task, an action and an effect are |
-//! | tasks | `tasks` | the nine kinds, one file each |
+//! | tasks | `tasks` | the ten kinds, one file each |
 //! | config | `config` | `vcbuild.toml` |
 //! | graph | `schedule` `graph` | names, edges, what may run next |
 //! | engine | `memo` `step` `step_effect` `build` | running it |

@@ -43,8 +43,13 @@ impl<'a> Told<'a> {
 
     /// For a destination that gets `total` bytes.
     pub fn destination(spec: &'a Spec, reach: &Reach<'a>, total: u64) -> Self {
+        Self::named(&spec.name, reach, total)
+    }
+
+    /// For a destination that is no host, but has a name.
+    pub fn named(name: &'a str, reach: &Reach<'a>, total: u64) -> Self {
         let (stop, tell, done) = (reach.stop, reach.tell, Cell::new(0));
-        Self { stop, tell, host: &spec.name, destination: Some(&spec.name), total: Some(total), done }
+        Self { stop, tell, host: name, destination: Some(name), total: Some(total), done }
     }
 }
 

@@ -4,6 +4,7 @@
 mod archives;
 mod hostile;
 mod pull;
+mod push;
 
 use std::process::Command;
 

@@ -171,6 +171,8 @@ impl Place<'_> {
                 }
                 Ok(Step::On(Session { url: self.location(&url, &answer)?, at: 0 }))
             }
+            // Some refuse what they cannot take over, instead of beginning an upload.
+            _ if from.is_some() => self.begin(load, None),
             _ => Err(self.refused("begin an upload", answer).into()),
         }
     }
