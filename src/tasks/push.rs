@@ -306,7 +306,7 @@ impl Effect for Pushing {
                             Some(has) => *has,
                             None => place.has(blob)?,
                         };
-                        if !has && known.get(&key).is_none() {
+                        if !has && !known.contains_key(&key) {
                             missing.blobs.push(*blob);
                         }
                         known.insert(key, has);
