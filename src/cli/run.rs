@@ -249,7 +249,8 @@ fn go(session: &Session, targets: &[String], how: &How, faces: &mut Faces) -> Re
 
 /// Whether destinations and hosts are still as the memo says.
 fn holds(memo: &Memo, place: &Place, cache: &Cache, how: &How, stop: &Stop) -> bool {
-    let reach = Reach { cache, root: &place.root, stop, network: how.network, tell: &Silent };
+    let (root, links, network) = (&place.root, &place.links, how.network);
+    let reach = Reach { cache, root, stop, links, network, tell: &Silent };
     let still = |(kind, wants): &(String, serde_json::Value)| {
         let Some(effect) = tasks::effect(kind, wants) else { return false };
         (0..effect.destinations().len())

@@ -4,10 +4,12 @@
 //! `process` runs a command: it starts `launch` (this program again, under a hidden verb), which stays
 //! above the command and ends everything below it. `wire` is what the two say to each other, `below`
 //! finds and signals processes, `stop` carries the wish to stop to whoever waits. `fs` is files here, `status`
-//! what is known of one without reading it.
+//! what is known of one without reading it. `node` is a host: `embedded` is a folder here, `ssh` a machine,
+//! and `ctr` what containerd on it has.
 
 mod below;
 pub mod cluster;
+mod ctr;
 mod embedded;
 mod embedded_cluster;
 pub mod fs;
@@ -19,6 +21,7 @@ pub mod node;
 pub mod process;
 #[cfg(test)]
 mod process_tests;
+pub mod ssh;
 mod status;
 pub mod stop;
 mod wire;

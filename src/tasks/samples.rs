@@ -13,6 +13,7 @@ use crate::cache::local::Local;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::host::fs::{self, Durability};
+use crate::host::ssh::Links;
 use crate::host::stop::Stop;
 use crate::host::{cluster, node};
 use crate::pins::Pins;
@@ -34,6 +35,7 @@ pub struct World {
     pins: Pins,
     /// The user's wish to stop.
     pub stop: Stop,
+    links: Links,
     /// Its hosts.
     pub hosts: Vec<node::Spec>,
     /// The values of tasks.
@@ -78,16 +80,14 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::open(&folder.path().join("cache")).unwrap();
         let local = Local::new(folder.path().to_path_buf(), vec![folder.path().join("cache")]);
-        let hosts = hosts
-            .iter()
-            .map(|name| node::Spec { name: (*name).to_string(), local: (*name).to_string() })
-            .collect();
+        let hosts = hosts.iter().map(|name| node::Spec::local(name, name)).collect();
         Self {
             cache,
             local,
             env: Env(BTreeMap::new()),
             pins: Pins::default(),
             stop: Stop::new(Duration::ZERO).unwrap(),
+            links: Links::new([]),
             hosts,
             values: BTreeMap::new(),
             outputs: BTreeMap::new(),
@@ -138,6 +138,7 @@ impl World {
             env: &self.env,
             pins: &self.pins,
             stop: &self.stop,
+            links: &self.links,
             network: Network::Allowed,
             jobs: 1,
         };
@@ -159,6 +160,7 @@ impl World {
         action.run(&Context {
             cache: &self.cache,
             stop: &self.stop,
+            links: &self.links,
             network: Network::Allowed,
             env: &self.env,
             tell: &self.heard,
@@ -175,6 +177,7 @@ impl World {
             cache: &self.cache,
             root: self.folder.path(),
             stop: &self.stop,
+            links: &self.links,
             network: Network::Allowed,
             tell: &self.heard,
         }

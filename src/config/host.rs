@@ -1,0 +1,84 @@
+//! `[host.NAME]` becomes a host: a folder here, or a machine by ssh. Reaches nothing.
+
+use std::ops::Range;
+
+use super::Host;
+use super::read::Mistakes;
+use crate::host::node::At;
+use crate::host::ssh::{self, Address, Key};
+
+impl Host {
+    /// Where the host is; `None` if the table is wrong, which is noted.
+    pub fn at(self, name: &str, place: &Range<usize>, mistakes: &mut Mistakes) -> Option<At> {
+        let said = [
+            ("ssh_config", self.ssh_config.as_ref().map(|value| value.range())),
+            ("host_key", self.host_key.as_ref().map(|value| value.range())),
+            ("containerd", self.containerd.as_ref().map(|value| value.range())),
+            (
+                "ctr",
+                self.ctr.as_ref().map(|value| value.first().map_or(place.clone(), |first| first.range())),
+            ),
+            ("sudo", self.sudo.map(|_| place.clone())),
+        ];
+        let target = match (self.local, self.ssh) {
+            (Some(local), None) => {
+                let mut fine = true;
+                for (key, place) in said {
+                    if let Some(place) = place {
+                        let message = format!("`{key}` is for machines, and `{name}` is a folder here");
+                        mistakes.note(place, message, None);
+                        fine = false;
+                    }
+                }
+                return fine.then_some(At::Local(local.value));
+            }
+            (None, Some(ssh)) => ssh,
+            (Some(_), Some(ssh)) => {
+                mistakes.note(ssh.range(), "`local` and `ssh` exclude each other", None);
+                return None;
+            }
+            (None, None) => {
+                let hint = "give a machine, `ssh = \"user@host\"`, or a folder here, `local = \"DIR\"`";
+                mistakes.note(place.clone(), format!("`host.{name}` is nowhere"), Some(hint.into()));
+                return None;
+            }
+        };
+        if !ssh::is_target(&target) {
+            let hint = "write `user@host`, a name of your ssh configuration, or `ssh://user@host:port`";
+            mistakes.note(
+                target.range(),
+                format!("`{}` is not a host for ssh", *target),
+                Some(hint.into()),
+            );
+            return None;
+        }
+        let key = match &self.host_key {
+            None => Key::Strict,
+            Some(text) => match Key::parse(text) {
+                Some(key) => key,
+                None => {
+                    let hint = "`strict`, `accept-new`, or a key as in a `.pub` file: `ssh-ed25519 AAAA…`";
+                    mistakes.note(
+                        text.range(),
+                        format!("`{}` is not a host key", **text),
+                        Some(hint.into()),
+                    );
+                    return None;
+                }
+            },
+        };
+        let containerd = self.containerd.map_or(ssh::CONTAINERD.to_string(), |path| path.value);
+        let ctr: Vec<String> = match self.ctr {
+            Some(words) => words.into_iter().map(|word| word.value).collect(),
+            None => vec!["ctr".into()],
+        };
+        if ctr.is_empty() || !containerd.starts_with('/') {
+            let message = "`containerd` is an absolute path, and `ctr` is at least a program";
+            mistakes.note(place.clone(), message, None);
+            return None;
+        }
+        let config = self.ssh_config.map(|path| path.value);
+        let sudo = self.sudo.unwrap_or(false);
+        Some(At::Ssh(Address { target: target.value, config, key, sudo, containerd, ctr }))
+    }
+}
