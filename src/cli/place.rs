@@ -118,6 +118,12 @@ impl Place {
         own.iter().chain(&self.files).map(fact).collect()
     }
 
+    /// Reads the configuration alone.
+    pub fn config(&self) -> Result<config::Config, Halt> {
+        let written = self.read()?;
+        Ok(config::load(Source { name: CONFIG.into(), text: written.text }, &written.overrides)?)
+    }
+
     /// Reads the configuration and the lock.
     pub fn load(&self) -> Result<Project, Halt> {
         let written = self.read()?;

@@ -60,7 +60,12 @@ struct Rig {
 impl Rig {
     fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
-        Self { stamps: Stamps::new(home.path().join("stamps")), home, watch: Limit::default(), links: Links::new([]) }
+        Self {
+            stamps: Stamps::new(home.path().join("stamps")),
+            home,
+            watch: Limit::default(),
+            links: Links::new([]),
+        }
     }
 
     fn reach(&self, local: &str) -> Result<Box<dyn Node + '_>, Trouble> {

@@ -14,6 +14,7 @@ mod embedded;
 mod embedded_cluster;
 pub mod fs;
 pub mod git;
+pub mod health;
 pub mod index;
 mod inside;
 pub mod launch;
