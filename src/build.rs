@@ -280,6 +280,8 @@ impl<'a, 'k> Owner<'a, '_, 'k> {
         });
         let mut stepped = stepped;
         if !stepped.pins.is_empty() {
+            // If they do not get into the lock, the next run has to ask again.
+            stepped.noted = None;
             for line in (self.pinned)(std::mem::take(&mut stepped.pins)) {
                 self.report.event(&Event::Note { task: Some(name.0.clone()), text: line });
             }

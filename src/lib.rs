@@ -35,6 +35,8 @@
 //! | what a kind reads, does, or has in its key | `tasks/KIND.rs`: the table, the task, the action or effect, in this order |
 //! | a new kind | one file in `tasks`, its lines in `tasks/mod.rs` |
 //! | how a hunk is placed | `patch/place.rs` |
+//! | how a patch is written again | `patch/keep.rs` (sections), `patch/kept.rs` (hunks), `patch/write.rs` (new ones) |
+//! | the verbs that edit patches | `cli/patch/` |
 //! | the bytes of images | `oci` |
 //! | what is remembered of files, results, runs | `cache/stamps.rs`, `cache/actions.rs`, `cache/history.rs` |
 //! | what a no-op looks at | `memo.rs` |

@@ -321,10 +321,9 @@ fn unmoved(
     let mut folders = false;
     for fact in &noted.seen.facts {
         let path = session.local.root().join(std::ffi::OsStr::from_bytes(&fact.path));
-        let links = if fact.follow { Links::Follow } else { Links::Keep };
-        let now = fs::status(&path, links).at("look at", &path)?;
+        let now = fs::status(&path, fact.look.links()).at("look at", &path)?;
         match now {
-            _ if now.map(|status| status.stamp) == fact.stamp => {}
+            _ if fact.look.stamp(now) == fact.stamp => {}
             // A folder changes with every file that an editor puts into it, input or not.
             Some(now) if now.kind == fs::Kind::Folder => folders = true,
             _ => return Ok(None),

@@ -84,6 +84,7 @@ impl<'a> Way<'a> {
             name: name.to_string(),
             outcome: Outcome::Unchanged,
             bytes_sent: 0,
+            bytes_planned: 0,
             changes: Vec::new(),
             error: None,
         };
@@ -91,6 +92,7 @@ impl<'a> Way<'a> {
         match probed {
             Ok(change) => {
                 way.end.changes = change.lines();
+                way.end.bytes_planned = change.bytes();
                 way.change = Some(change);
             }
             Err(Fault::Unreachable(why)) => {

@@ -123,6 +123,11 @@ pub trait Effect: Send + Sync {
     /// The names of the destinations, in order.
     fn destinations(&self) -> Vec<String>;
 
+    /// Whether some destination is not on this machine, so that it pays to ask several at once.
+    fn is_away(&self) -> bool {
+        false
+    }
+
     /// Asks one destination what is missing there. Changes nothing.
     fn probe(&self, destination: usize, reach: &Reach<'_>) -> Result<Box<dyn Change + '_>, Fault>;
 }

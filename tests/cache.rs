@@ -80,7 +80,10 @@ fn size_verify_and_clear() {
     project.run("").success();
     let size = project.call("cache size").success().text();
     let parts: Vec<_> = size.lines().skip(1).map(|line| line.split_whitespace().next().unwrap()).collect();
-    assert_eq!(parts, ["cas", "actions", "git", "keep", "work", "stamps", "memo", "runs", "tmp", "all"]);
+    assert_eq!(
+        parts,
+        ["cas", "actions", "git", "keep", "work", "stamps", "memo", "runs", "tmp", "edit", "all"]
+    );
     assert!(size.starts_with(project.cache("").to_str().unwrap().trim_end_matches('/')), "{size}");
     project.call("cache verify").success();
     let cas = project.cache("cas");

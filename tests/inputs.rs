@@ -145,6 +145,7 @@ error: `patch.p` failed: `a.patch` line 3: hunk 1 of `a.txt` does not fit
       three                                        | three
     not there: `zwei`
 hint: the file changed since the patch was made: write the patch again for it
+hint: `vcbuild patch rebase` merges patches with a tree that has changed
 error: 1 task failed:
     `patch.p`: `a.patch` line 3: hunk 1 of `a.txt` does not fit
 failed: 1 failed ([TIME])
@@ -159,6 +160,7 @@ patch.p: error: `a.patch` line 3: hunk 1 of `a.txt` does not fit
       three                                        | three
     not there: `zwei`
     hint: the file changed since the patch was made: write the patch again for it
+    hint: `vcbuild patch rebase` merges patches with a tree that has changed
 1 error in 1 task
 
 "#]]);

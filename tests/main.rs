@@ -19,6 +19,7 @@ mod inputs;
 mod layers;
 mod licences;
 mod memo;
+mod patch;
 mod rig;
 mod style;
 mod targets;

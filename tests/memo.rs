@@ -101,6 +101,52 @@ fn a_file_more_or_less_in_a_glob_is_seen() {
 }
 
 #[test]
+fn a_folder_that_became_a_link_to_itself_is_seen() {
+    // Not one stamp of a file is another one: only the way to them is.
+    let project = Project::new()
+        .config(
+            "[compile.c]\ninputs = ['way/to/a']\nrun = [['cp', 'way/to/a', 'out']]\noutputs = ['out']\n\
+             [image.i]\nbase = 'scratch'\nfiles = [{ from = 'deep/to/b', to = '/b' }]\n\
+             [image.j]\nbase = 'scratch'\nfiles = [{ from = 'glob/{a,b}/*', to = '/' }]\n",
+        )
+        .file("way/to/a", "a\n")
+        .file("deep/to/b", "b\n")
+        .file("glob/a/a", "a\n")
+        .file("glob/b/b", "b\n");
+    project.settle();
+    project.run("").success();
+    project.run("").nothing();
+    for (folder, task) in [("way", "compile.c"), ("deep", "image.i"), ("glob", "image.j")] {
+        fs::rename(project.path(folder), project.path("real")).unwrap();
+        std::os::unix::fs::symlink("real", project.path(folder)).unwrap();
+        assert_eq!(project.run("").failure(1).event(task)["outcome"], "failed");
+        fs::remove_file(project.path(folder)).unwrap();
+        fs::rename(project.path("real"), project.path(folder)).unwrap();
+        project.run("").success().did(&[]);
+        project.settle();
+    }
+}
+
+#[test]
+fn a_file_that_is_no_input_may_change_while_a_task_runs() {
+    let project = Project::new()
+        .config(
+            "[compile.c]\ninputs = ['src/*', '!**/b']\nenv = { ROOT = '@ROOT@' }\n\
+             run = [['sh', '-c', 'cat src/a > out; echo more >> $ROOT/notes']]\noutputs = ['out']\n",
+        )
+        .file("src/a", "a\n")
+        .file("notes", "one\n");
+    let root = project.root().display().to_string();
+    project.edit("vcbuild.toml", |text| text.replace("@ROOT@", &root));
+    project.settle();
+    let done = project.run("").success().did(&["compile.c"]);
+    assert!(!done.stderr.contains("warning"), "{}", done.stderr);
+    project.settle();
+    project.write("notes", "two\n");
+    project.run("").nothing();
+}
+
+#[test]
 fn a_mode_is_an_input_and_a_touch_is_not() {
     let project = project();
     fs::set_permissions(project.path("one/a"), fs::Permissions::from_mode(0o755)).unwrap();
@@ -156,6 +202,110 @@ fn the_lock_is_an_input() {
     });
     let done = project.run("").failure(1);
     assert_eq!(done.event("clone.source")["outcome"], "failed");
+}
+
+#[test]
+fn what_is_lost_and_made_anew_differently_reaches_all_that_read_it() {
+    let mut config = String::from(
+        "[compile.moment]\ninputs = ['seed']\nrun = [['sh', '-c', 'date +%s%N > moment']]\noutputs = ['moment']\n",
+    );
+    for name in ["one", "two"] {
+        config += &format!(
+            "[compile.{name}]\ninputs = ['{name}']\nfiles = [{{ from = 'compile.moment', to = 'moment' }}]\n\
+             run = [['sh', '-c', 'cat moment {name} > out']]\noutputs = ['out']\n"
+        );
+    }
+    for idle in 0..9 {
+        config +=
+            &format!("[image.idle{idle}]\nbase = 'scratch'\nfiles = [{{ from = 'seed', to = '/' }}]\n");
+    }
+    let project = Project::new().config(&config).file("seed", "").file("one", "1\n").file("two", "2\n");
+    project.settle();
+    project.run("").success();
+    project.write("one", "3\n");
+    fs::remove_dir_all(project.cache("cas")).unwrap();
+    project.settle();
+    project.run("").success().did(&["compile.moment", "compile.one"]);
+    // It was left apart, and may be made now.
+    project.run("").success().did(&["compile.two"]);
+    project.run("").nothing();
+    let moment = |name: &str| {
+        project.call(&format!("get compile.{name} -o got")).success();
+        project.read("got").lines().next().map(str::to_string)
+    };
+    assert_eq!(moment("one"), moment("two"));
+}
+
+#[test]
+fn where_tables_stand_is_remembered_by_a_run_of_few_tasks() {
+    let compile = |name: usize| {
+        format!(
+            "[compile.c{name}]\ninputs = ['in']\nrun = [['sh', '-c', 'cat in; echo {name} > out']]\noutputs = ['out']\n"
+        )
+    };
+    let project = Project::new().config(&(0..50).map(compile).collect::<String>()).file("in", "first");
+    let size = || {
+        let memos = fs::read_dir(project.cache("memo")).unwrap();
+        memos.map(|memo| memo.unwrap().metadata().unwrap().len()).collect::<Vec<_>>()
+    };
+    project.settle();
+    project.run("c7").success().did(&["compile.c7"]);
+    let first = size();
+    for word in ["other", "third"] {
+        project.write("in", word);
+        project.settle();
+        project.run("c7").success().did(&["compile.c7"]);
+        assert_eq!(size(), first, "{word}");
+    }
+}
+
+#[test]
+fn a_configuration_edited_between_a_look_and_a_reading_is_seen() {
+    let compile = |name: &str, word: &str| {
+        format!(
+            "[compile.{name}]\ninputs = ['{name}']\nrun = [['sh', '-c', 'cat {name} > out; echo {word} >> out']]\noutputs = ['out']\n"
+        )
+    };
+    let config = |word: &str| format!("{}{}{}", compile("a", "a"), compile("b", word), compile("c", "c"));
+    let project = Project::new().config(&config("old")).file("a", "1\n").file("b", "1\n").file("c", "1\n");
+    project.settle();
+    project.run("").success();
+    project.write("a", "2\n");
+    project.settle();
+    let file = project.path("vcbuild.toml");
+    let mut command = Command::new("/usr/bin/strace");
+    command.args(["-f", "-o", "/dev/null", "-e", "inject=openat:delay_enter=1500000", "-P"]).arg(&file);
+    command.args([env!("CARGO_BIN_EXE_vcbuild"), "run"]);
+    project.clean(&mut command);
+    let mut run = command.current_dir(project.root()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(700));
+    project.edit("vcbuild.toml", |text| text.replace("old", "new"));
+    assert!(run.wait().unwrap().success());
+    let done = project.run("").success().did(&[]);
+    assert_eq!(done.event("compile.b")["outcome"], "hit", "it ran with the new command the first time");
+}
+
+#[test]
+fn a_pin_that_could_not_be_written_is_asked_for_again() {
+    let project = Project::new().config(
+        "[compile.block]\ninputs = ['vcbuild.toml']\nrun = [['mkdir', '-p', '@ROOT@/vcbuild.lock', 'out']]\noutputs = ['out']\n\
+         [clone.c]\nurl = 'upstream'\nrev = 'main'\nafter = ['compile.block']\n",
+    );
+    let root = project.root().display().to_string();
+    project.edit("vcbuild.toml", |text| text.replace("@ROOT@", &root));
+    let script = "git init -q -b main upstream && cd upstream && echo f > f && git add . && \
+                  git -c user.name=a -c user.email=a@b commit -q -m first";
+    let mut command = Command::new("/bin/sh");
+    project.clean(&mut command);
+    assert!(command.current_dir(project.root()).args(["-c", script]).status().unwrap().success());
+    project.settle();
+    let done = project.run("").success().did(&["compile.block", "clone.c"]);
+    assert!(done.stderr.contains("the pin could not be written"), "{}", done.stderr);
+    fs::remove_dir(project.path("vcbuild.lock")).unwrap();
+    project.run("--locked").failure(1);
+    let done = project.run("").success();
+    assert!(done.stderr.contains("pinned `main`"), "{}", done.stderr);
+    project.run("--locked").nothing();
 }
 
 #[test]

@@ -414,9 +414,13 @@ error: `import.n` changes destinations and has no outputs
 #[test]
 fn check() {
     let project = project();
+    project.call("check -q").success().stdout(str![[r#"
+ok: 5 tasks
+
+"#]]);
     project.call("check").success().stdout(str![[r#"
-patch.p: not checked: not fetched
-ok as far as known: 5 tasks, 1 not checked
+patch.p: `patches/1.patch` applies
+ok: 5 tasks
 
 "#]]);
     let hello = Project::hello();
@@ -427,6 +431,8 @@ ok as far as known: 12 tasks, 1 not checked
 "#]]);
     hello.run("").success();
     hello.call("check").success().stdout(str![[r#"
+patch.patched: `patches/0001-greeting.patch` applies
+patch.patched: `patches/0002-clock-utc.patch` applies
 ok: 12 tasks
 
 "#]]);
@@ -434,6 +440,7 @@ ok: 12 tasks
         text.replace("%H:%M:%S\", localtime", "%H.%M.%S\", localtime")
     });
     hello.call("check").failure(1).stdout(str![[r#"
+patch.patched: `patches/0001-greeting.patch` applies
 patch.patched: error: `patches/0002-clock-utc.patch` line 7: hunk 1 of `src/clock.c` does not fit
       expected                                     | there, from line 11
               char text[64];                       |         char text[64];
@@ -446,6 +453,7 @@ patch.patched: error: `patches/0002-clock-utc.patch` line 7: hunk 1 of `src/cloc
               sleep(1);                            |         sleep(1);
     not there: `        strftime(text, sizeof text, "%H.%M.…`
     hint: the file changed since the patch was made: write the patch again for it
+    hint: `vcbuild patch rebase` merges patches with a tree that has changed
 1 error in 12 tasks
 
 "#]]);

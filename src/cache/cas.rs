@@ -118,7 +118,7 @@ impl Cas {
     /// Opens a blob whose bytes are verified.
     pub fn open(&self, blob: &Blob) -> Result<File> {
         let (file, stamp) = self.find(blob)?;
-        if self.stamps.blob(&stamp, algorithm(&blob.digest)).is_some_and(|known| known == *blob) {
+        if self.is_verified(blob, &stamp) {
             return Ok(file);
         }
         let at = fs::now();
@@ -133,6 +133,11 @@ impl Cas {
         }
         self.stamps.remember(&stamp, blob.digest, at);
         Ok(file)
+    }
+
+    /// Whether a file that looks so was seen to be this blob.
+    fn is_verified(&self, blob: &Blob, stamp: &Stamp) -> bool {
+        self.stamps.blob(stamp, algorithm(&blob.digest)).is_some_and(|known| known == *blob)
     }
 
     /// Reads a blob again whatever is remembered of it; a damaged one is taken away. Returns whether it
@@ -197,6 +202,10 @@ impl Cas {
             && !is_damage(error)
         {
             read.at("read", &self.path(digest))?;
+        }
+        let blob = Blob { digest: *digest, size: bytes.len() as u64 };
+        if blob.size >= REMEMBERED && blob.size == stamp.size && self.is_verified(&blob, stamp) {
+            return Ok(bytes);
         }
         let mut hasher = digest.hasher();
         hasher.update(&bytes);

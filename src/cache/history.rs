@@ -106,6 +106,25 @@ impl History {
         all
     }
 
+    /// The keys under which a task has a value, the last first, each once.
+    pub fn keys(&self, task: &str) -> Vec<Digest> {
+        let bytes = fs::read(&self.path, 1 << 30).ok().flatten().unwrap_or_default();
+        let mut keys = Vec::new();
+        for line in bytes.rsplit(|&byte| byte == b'\n') {
+            let Some(ending) = line.strip_prefix(task.as_bytes()).and_then(|rest| rest.strip_prefix(b"\t"))
+            else {
+                continue;
+            };
+            let Ok(ending) = serde_json::from_slice::<Ending>(ending) else { continue };
+            if let (Some(key), Some(_)) = (ending.key, ending.value)
+                && !keys.contains(&key)
+            {
+                keys.push(key);
+            }
+        }
+        keys
+    }
+
     /// The endings of the past.
     pub fn past(&self) -> Past {
         Past::new(fs::read(&self.path, 1 << 30).ok().flatten().unwrap_or_default())
@@ -179,5 +198,11 @@ mod tests {
         assert_eq!((history.past().last("compile."), history.past().last("compile.b")), (None, None));
         history.compact().unwrap();
         assert_eq!(history.read(), read);
+        assert!(history.keys("compile.a").is_empty(), "a task without a value has none to go back to");
+        let with = |key| Ending { value: Some(Digest::of(b"v")), ..ending(key, 9) };
+        for key in [3, 4, 3] {
+            history.append(&BTreeMap::from([("compile.a".to_string(), with(key))])).unwrap();
+        }
+        assert_eq!(history.keys("compile.a"), [3, 4].map(|key| Digest::of(&[key])));
     }
 }

@@ -22,10 +22,44 @@ use crate::host::fs::{self, Kind, Links, Stamp, Status};
 pub struct Fact {
     /// The path: relative to the project folder, or absolute.
     pub path: Vec<u8>,
-    /// Whether the link itself was seen, or what it leads to.
-    pub follow: bool,
+    /// What of it was seen.
+    pub look: Look,
     /// The stamp; `None` if there was nothing.
     pub stamp: Option<Stamp>,
+}
+
+/// What of a path was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Look {
+    /// What it names: a link is a link.
+    Itself,
+    /// What it leads to.
+    Target,
+    /// That it is this folder, and no link to it, whatever is in it: something below was looked at.
+    Way,
+}
+
+impl Look {
+    /// Whether links are followed.
+    pub fn links(self) -> Links {
+        match self {
+            Self::Itself | Self::Way => Links::Keep,
+            Self::Target => Links::Follow,
+        }
+    }
+
+    /// The stamp of what was found.
+    pub fn stamp(self, found: Option<Status>) -> Option<Stamp> {
+        match self {
+            Self::Itself | Self::Target => found.map(|found| found.stamp),
+            Self::Way => found.filter(|found| found.kind == Kind::Folder).map(|found| Stamp {
+                size: 0,
+                mtime: 0,
+                ctime: 0,
+                ..found.stamp
+            }),
+        }
+    }
 }
 
 /// What a step has seen and used of the project.
@@ -67,13 +101,15 @@ impl Local {
     }
 
     /// Refuses a path that goes through a link: it may lead out of the project.
-    fn refuse_linked(&self, path: &str) -> Result<()> {
+    fn refuse_linked(&self, path: &str, seen: &mut Seen) -> Result<()> {
         for (at, _) in path.match_indices('/') {
             let above = self.root.join(&path[..at]);
             let found = fs::status(&above, Links::Keep).at("look at", &above)?;
             if found.is_some_and(|found| found.kind == Kind::Link) {
                 return Err(Error::failed(format!("`{path}` goes through the link `{}`", &path[..at])));
             }
+            let stamp = Look::Way.stamp(found);
+            seen.facts.push(Fact { path: path[..at].into(), look: Look::Way, stamp });
         }
         Ok(())
     }
@@ -81,11 +117,11 @@ impl Local {
     /// What a path of the project names, hashed; `None` if there is nothing. Links are not followed.
     pub fn entry(&self, path: &str, stamps: &Stamps, seen: &mut Seen) -> Result<Option<Entry>> {
         let full = self.root.join(path);
-        self.refuse_linked(path)?;
+        self.refuse_linked(path, seen)?;
         let found = fs::status(&full, Links::Keep).at("look at", &full)?;
         match found {
             None => {
-                seen.facts.push(Fact { path: path.into(), follow: false, stamp: None });
+                seen.facts.push(Fact { path: path.into(), look: Look::Itself, stamp: None });
                 Ok(None)
             }
             Some(found) if found.kind == Kind::Folder => {
@@ -142,12 +178,13 @@ impl Local {
         seen: &mut Seen,
         paths: &mut Vec<Vec<u8>>,
     ) -> Result<()> {
-        let listing = match globs.names(at) {
-            Some(names) => Arc::new(self.named(folder, &names, seen)?),
+        let names = globs.names(at);
+        let listing = match &names {
+            Some(names) => Arc::new(self.named(folder, names, seen)?),
             None => {
                 let listing = self.listing(folder)?;
                 let path = self.relative(folder);
-                seen.facts.push(Fact { path, follow: true, stamp: Some(listing.stamp) });
+                seen.facts.push(Fact { path, look: Look::Target, stamp: Some(listing.stamp) });
                 listing
             }
         };
@@ -163,10 +200,10 @@ impl Local {
                 Kind::Folder if here.takes_none() || name == b".git" || self.never.contains(&full) => {}
                 Kind::Folder => self.collect(&full, path, globs, &here, seen, paths)?,
                 _ if here.takes() => paths.push(path.clone()),
-                // Where a folder was wanted: it may become one.
-                _ if !here.takes_none() => {
+                // Where a folder was wanted: it may become one, which a listing would show.
+                _ if names.is_some() && !here.takes_none() => {
                     let path = self.relative(&full);
-                    seen.facts.push(Fact { path, follow: false, stamp: Some(found.stamp) });
+                    seen.facts.push(Fact { path, look: Look::Itself, stamp: Some(found.stamp) });
                 }
                 _ => {}
             }
@@ -181,7 +218,7 @@ impl Local {
         if relative.is_empty() { b".".to_vec() } else { relative.to_vec() }
     }
 
-    /// What these names in a folder are. The folder itself is not looked at: what else comes and goes
+    /// What these names in a folder are. What is in the folder is not looked at: what else comes and goes
     /// there does not matter.
     fn named(&self, folder: &Path, names: &[&[u8]], seen: &mut Seen) -> Result<Listing> {
         let stamp = self.folder(folder)?;
@@ -189,8 +226,16 @@ impl Local {
         for name in names {
             let path = folder.join(OsStr::from_bytes(name));
             match fs::status(&path, Links::Keep).at("look at", &path)? {
-                Some(found) => entries.push((name.to_vec(), found)),
-                None => seen.facts.push(Fact { path: self.relative(&path), follow: false, stamp: None }),
+                Some(found) => {
+                    if found.kind == Kind::Folder {
+                        let (path, stamp) = (self.relative(&path), Look::Way.stamp(Some(found)));
+                        seen.facts.push(Fact { path, look: Look::Way, stamp });
+                    }
+                    entries.push((name.to_vec(), found));
+                }
+                None => {
+                    seen.facts.push(Fact { path: self.relative(&path), look: Look::Itself, stamp: None })
+                }
             }
         }
         Ok(Listing { stamp, entries })
@@ -232,7 +277,7 @@ impl Local {
     fn file(&self, name: &[u8], full: &Path, stamps: &Stamps, seen: &mut Seen) -> Result<Entry> {
         let gone = || Error::failed(format!("read `{}`: it has just been removed", self.shown(full)));
         let (found, blob) = stamps.digest(full, Algorithm::Blake3)?.ok_or_else(gone)?;
-        seen.facts.push(Fact { path: name.to_vec(), follow: false, stamp: Some(found.stamp) });
+        seen.facts.push(Fact { path: name.to_vec(), look: Look::Itself, stamp: Some(found.stamp) });
         match found.kind {
             Kind::File => {
                 seen.sources.push((blob, found.stamp, full.to_path_buf()));
@@ -250,18 +295,22 @@ impl Local {
     pub fn outside(&self, path: &Path, stamps: &Stamps, seen: &mut Seen) -> Result<Option<(Blob, u32)>> {
         let name = path.as_os_str().as_bytes().to_vec();
         let Ok(real) = std::fs::canonicalize(path) else {
-            seen.facts.push(Fact { path: name, follow: true, stamp: None });
+            seen.facts.push(Fact { path: name, look: Look::Target, stamp: None });
             return Ok(None);
         };
         let before = fs::status(&real, Links::Keep).ok().flatten();
         match stamps.digest(&real, Algorithm::Blake3) {
             Ok(Some((found, blob))) if found.kind == Kind::File => {
-                seen.facts.push(Fact { path: name, follow: true, stamp: Some(found.stamp) });
+                seen.facts.push(Fact { path: name, look: Look::Target, stamp: Some(found.stamp) });
                 Ok(Some((blob, found.mode)))
             }
             other => {
                 // Also what cannot be used has decided: a program further down in PATH is taken instead.
-                seen.facts.push(Fact { path: name, follow: true, stamp: before.map(|found| found.stamp) });
+                seen.facts.push(Fact {
+                    path: name,
+                    look: Look::Target,
+                    stamp: before.map(|found| found.stamp),
+                });
                 other?;
                 Err(Error::failed(format!("`{}` is not a file", path.display())))
             }

@@ -29,6 +29,8 @@ enum Verb {
 
 /// The parts of a cache.
 const PARTS: [&str; 9] = ["cas", "actions", "git", "keep", "work", "stamps", "memo", "runs", "tmp"];
+/// The work trees of patches, which are not cleared: they hold what users wrote.
+const EDITS: &str = "edit";
 
 impl CacheVerb {
     /// Runs the verb.
@@ -45,7 +47,7 @@ impl CacheVerb {
 fn size(cache: &Cache) -> Result<u8, Halt> {
     let mut out = format!("{}\n", cache.path("").display());
     let mut all = 0;
-    for part in PARTS {
+    for part in PARTS.iter().chain([&EDITS]) {
         let (files, bytes) = fs::usage(&cache.path(part));
         all += bytes;
         out.push_str(&format!("  {part:8} {:>10}  {}\n", text::bytes(bytes), text::count(files, "file")));

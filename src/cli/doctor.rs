@@ -13,7 +13,7 @@ use crate::report::text::{self, Style, clean};
 /// Looks at the hosts and says what is wrong with them.
 pub fn run(session: &Session) -> Result<u8, Halt> {
     let config = session.place.config()?;
-    let (answers, _) = ask(session, &config)?;
+    let answers = ask(session, &config)?;
     let mut out = String::new();
     let mut worst = 0;
     for (spec, answer) in &answers {
@@ -35,7 +35,7 @@ pub fn run(session: &Session) -> Result<u8, Halt> {
 
 /// What the hosts are and have.
 pub fn table(session: &Session, config: &Config) -> Result<u8, Halt> {
-    let (answers, _) = ask(session, config)?;
+    let answers = ask(session, config)?;
     let head = ["host", "where", "platform", "containerd", "snapshotter", "free", "kubelet", "state"];
     let mut rows: Vec<Vec<String>> = vec![head.map(str::to_string).into()];
     let mut worst = 0;
@@ -96,7 +96,7 @@ fn line(host: &str, finding: &Said, settings: &Settings) -> String {
 type Answer = std::result::Result<Health, (u8, Vec<Said>)>;
 
 /// Asks all hosts at once.
-fn ask<'a>(session: &Session, config: &'a Config) -> Result<(Vec<(&'a Spec, Answer)>, Stop), Halt> {
+fn ask<'a>(session: &Session, config: &'a Config) -> Result<Vec<(&'a Spec, Answer)>, Halt> {
     let stop = Stop::new(Stop::GRACE)?;
     stop.listen()?;
     let (links, root) = (&session.place.links, session.place.root.as_path());
@@ -119,7 +119,7 @@ fn ask<'a>(session: &Session, config: &'a Config) -> Result<(Vec<(&'a Spec, Answ
         }
     });
     stop.check()?;
-    Ok((answers, stop))
+    Ok(answers)
 }
 
 fn told(trouble: Trouble) -> (u8, Vec<Said>) {

@@ -182,8 +182,9 @@ impl Task for Reading {
 }
 
 /// What has been written already, while inputs were read: content that is lost is reported from there.
-struct Written {
-    lines: Vec<String>,
+pub struct Written {
+    /// One line each.
+    pub lines: Vec<String>,
 }
 
 impl Effect for Written {

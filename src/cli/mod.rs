@@ -12,6 +12,7 @@ mod hosts;
 mod list;
 mod log;
 mod part;
+mod patch;
 mod place;
 mod remember;
 mod run;
@@ -107,6 +108,8 @@ enum Verb {
     Hosts(hosts::HostsVerb),
     /// Looks at the hosts and says what is wrong with them
     Doctor,
+    /// Edits patches: new ones, changes, refreshed places, a new tree below
+    Patch(patch::PatchVerb),
     /// Looks after the cache
     Cache(cache::CacheVerb),
     /// Prints the JSON schema of vcbuild.toml
@@ -233,6 +236,7 @@ fn dispatch(
         Verb::Update(verb) => verb.run(&session),
         Verb::Hosts(verb) => verb.run(&session),
         Verb::Doctor => doctor::run(&session),
+        Verb::Patch(verb) => verb.run(&session),
         Verb::Cache(verb) => verb.run(&session),
         Verb::Schema | Verb::Completions { .. } => panic!("BUG: already done"),
     }

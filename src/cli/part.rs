@@ -24,10 +24,10 @@ fn is_local(entry: &Entry) -> bool {
     entry.key.is_some() && entry.value.is_some() && !entry.is_remote
 }
 
-/// Reads what concerns the tasks that changed since a run that did everything. Nothing if that would be
-/// most of the project, or the configuration is not the one of that run.
+/// Reads what concerns the tasks that changed since a run that did everything; `written` is the
+/// configuration of that run. Nothing if that would be most of the project.
 pub fn load<'k>(place: &Place, written: &Written, known: &'k Known) -> Option<Part<'k>> {
-    let outline = Outline::decode(&known.outline).filter(|outline| outline.sum == written.sum)?;
+    let outline = Outline::decode(&known.outline)?;
     let open = known.entries.iter().filter(|(_, entry)| !is_local(entry)).map(|(name, _)| name);
     let open: BTreeSet<&str> = known.changed.iter().chain(open).map(String::as_str).collect();
     let concerned = outline.concerned(open.iter().copied())?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Global, Halt};
 use crate::cache::Cache;
-use crate::cache::local::{Fact, Local};
+use crate::cache::local::{Fact, Local, Look};
 use crate::config;
 use crate::config::vars::{Overrides, Variable};
 use crate::digest::{Digest, Hasher};
@@ -51,7 +51,8 @@ pub struct Written {
     /// The text.
     pub text: String,
     overrides: Overrides,
-    /// Of both.
+    lock: String,
+    /// Of all of them.
     pub sum: Digest,
 }
 
@@ -112,7 +113,7 @@ impl Place {
         let own = [self.root.join(CONFIG), self.root.join(pins::NAME), PathBuf::from("/proc/self/exe")];
         let fact = |path: &PathBuf| Fact {
             path: path.as_os_str().as_bytes().to_vec(),
-            follow: true,
+            look: Look::Target,
             stamp: fs::status(path, fs::Links::Follow).ok().flatten().map(|status| status.stamp),
         };
         own.iter().chain(&self.files).map(fact).collect()
@@ -130,32 +131,38 @@ impl Place {
         self.project(&written, written.text.clone())
     }
 
-    /// The project of a configuration, whose text is `text`, and of the lock.
+    /// The project of a configuration, whose text is `text`, and of its lock.
     pub fn project(&self, written: &Written, text: String) -> Result<Project, Halt> {
+        let project = self.project_of(written, text, Pins::default())?;
+        let pins = Pins::parse(&written.lock)?;
+        Ok(Project { pins, ..project })
+    }
+
+    /// The project of a configuration, whose text is `text`, and of other pins than those of the lock.
+    pub fn project_of(&self, written: &Written, text: String, pins: Pins) -> Result<Project, Halt> {
         let config = config::load(Source { name: CONFIG.into(), text }, &written.overrides)?;
         let variables = config.variables.clone();
         self.links.set_parallel(config.parallel_hosts);
         let mut never: Vec<PathBuf> = config.embedded.iter().map(|path| self.root.join(path)).collect();
         never.push(self.cache.canonicalize().unwrap_or_else(|_| self.cache.clone()));
         let graph = Graph::new(config)?;
-        let pins = Pins::parse(&Pins::text(&self.root)?)?;
         Ok(Project { graph, variables, local: Local::new(self.root.clone(), never), pins })
     }
 
-    /// Reads the text of the configuration, and what is set from outside.
+    /// Reads the text of the configuration and of the lock, and what is set from outside.
     pub fn read(&self) -> Result<Written, Halt> {
         let path = self.root.join(CONFIG);
         let bytes =
             fs::read(&path, 256 << 20)?.ok_or_else(|| Error::failed(format!("`{CONFIG}` is gone")))?;
         let text = String::from_utf8(bytes)
             .map_err(|error| Mistake::new(format!("`{CONFIG}` is not UTF-8: {}", error.utf8_error())))?;
-        let overrides = self.overrides()?;
+        let (overrides, lock) = (self.overrides()?, Pins::text(&self.root)?);
         let mut hasher = Hasher::blake3();
-        for part in [text.as_str(), &format!("{overrides:?}")] {
+        for part in [text.as_str(), &lock, &format!("{overrides:?}")] {
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part.as_bytes());
         }
-        Ok(Written { text, overrides, sum: hasher.finish() })
+        Ok(Written { text, overrides, lock, sum: hasher.finish() })
     }
 
     fn overrides(&self) -> Result<Overrides, Halt> {

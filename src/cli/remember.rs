@@ -1,13 +1,13 @@
 //! Writes the memo of a run: what its steps saw, and what was carried over from the run before.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::place::Place;
 use crate::build::Summary;
 use crate::cache::local::Fact;
 use crate::graph::Graph;
-use crate::memo::{self, Memo};
+use crate::memo::{self, Entry, Memo};
 use crate::report::Verdict;
 use crate::schedule::TaskId;
 
@@ -15,6 +15,8 @@ use crate::schedule::TaskId;
 pub struct To<'a> {
     /// The memo of the run before.
     pub memo: Option<&'a Memo>,
+    /// What still held of it.
+    pub known: Option<&'a BTreeMap<String, Entry>>,
     /// Where it goes.
     pub path: PathBuf,
     /// The moment before the run looked at anything.
@@ -36,6 +38,9 @@ pub fn remember(
     let mut draft = memo::Draft::new(to.began, &to.common);
     let names: BTreeSet<&str> = selected.iter().map(|id| graph.node(*id).name.0.as_str()).collect();
     let (mut effects, mut remote, mut complete) = (Vec::new(), Vec::new(), summary.verdict == Verdict::Ok);
+    // Those that were left apart may have read what is another thing now.
+    let is_part = summary.carried.keys().any(|name| graph.find(name).is_none());
+    complete &= !(is_part && to.known.is_some_and(|known| is_another(&summary, known)));
     let carried = summary.carried;
     let mut kept: BTreeSet<String> = BTreeSet::new();
     for (task, ended) in summary.tasks {
@@ -54,4 +59,12 @@ pub fn remember(
         draft.carry(&carried, memo, &place.env);
     }
     draft.write(&to.path, complete, tasks, effects, remote, &to.outline)
+}
+
+/// Whether a task made something else of the same: its result was lost, and it is not the same twice.
+fn is_another(summary: &Summary<'_>, known: &BTreeMap<String, Entry>) -> bool {
+    summary.tasks.iter().any(|(task, ended)| {
+        let before = known.get(task).filter(|before| before.key.is_some());
+        before.is_some_and(|before| before.key == ended.ending.key && before.value != ended.ending.value)
+    })
 }

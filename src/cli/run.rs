@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::engine::Engine;
 use super::part::{self, Part};
@@ -205,8 +206,11 @@ fn go(session: &Session, targets: &[String], how: &How, faces: &mut Faces) -> Re
         (Some(memo), Changes::Inputs(changed)) => memo.known(changed),
         _ => None,
     };
+    // The configuration may have been edited since it was looked at.
+    let known = known.filter(|known| Outline::sum(&known.outline) == Some(written.sum));
     let was_complete = memo.as_ref().is_some_and(|memo| memo.head.complete);
     let part = known.as_ref().filter(|_| was_complete).and_then(|known| part::load(place, &written, known));
+    let is_part = part.is_some();
     let Part { mut project, selected, apart } = match part {
         Some(part) => part,
         None => {
@@ -218,7 +222,7 @@ fn go(session: &Session, targets: &[String], how: &How, faces: &mut Faces) -> Re
     project.pins.locked = how.locked;
     let entries = known.as_ref().map(|known| &known.entries);
     let outline = match &known {
-        Some(known) if !apart.is_empty() => known.outline.clone(),
+        Some(known) if is_part => known.outline.clone(),
         _ => Outline::new(&written.text, written.sum, &project.graph).encode(),
     };
     let run = Engine { known: entries, apart, ..Engine::new(place, &cache, &project, how, &stop) };
@@ -231,7 +235,7 @@ fn go(session: &Session, targets: &[String], how: &How, faces: &mut Faces) -> Re
         // What the stamps remember saves time and nothing else.
         scope.spawn(|| cache.cas.stamps.flush());
         if how.effects == Effects::Apply {
-            let to = remember::To { memo: memo.as_ref(), path, began, common, outline };
+            let to = remember::To { memo: memo.as_ref(), known: entries, path, began, common, outline };
             // Everything is done: what cannot be remembered only costs time in the next run.
             if let Err(error) = remember::remember(summary, &project.graph, &selected, to, place) {
                 let text = format!("what this run saw could not be remembered: {error}");
@@ -251,12 +255,44 @@ fn go(session: &Session, targets: &[String], how: &How, faces: &mut Faces) -> Re
 fn holds(memo: &Memo, place: &Place, cache: &Cache, how: &How, stop: &Stop) -> bool {
     let (root, links, network) = (&place.root, &place.links, how.network);
     let reach = Reach { cache, root, stop, links, network, tell: &Silent };
-    let still = |(kind, wants): &(String, serde_json::Value)| {
+    let mut effects = Vec::new();
+    for (kind, wants) in &memo.head.effects {
         let Some(effect) = tasks::effect(kind, wants) else { return false };
-        (0..effect.destinations().len())
-            .all(|index| effect.probe(index, &reach).is_ok_and(|change| change.lines().is_empty()))
+        effects.push(effect);
+    }
+    let facts = memo.head.remote.len();
+    let asked = |index: usize, destination: usize| {
+        let probed = effects[index].probe(destination, &reach);
+        probed.is_ok_and(|change| change.lines().is_empty())
     };
-    memo.head.effects.iter().all(still) && memo.head.remote.iter().all(|fact| tasks::still(fact, &reach))
+    let places = effects.iter().enumerate();
+    let places: Vec<(usize, usize)> = places
+        .flat_map(|(index, effect)| (0..effect.destinations().len()).map(move |d| (index, d)))
+        .collect();
+    let count = places.len() + facts;
+    let at_once =
+        if effects.iter().any(|effect| effect.is_away()) { links.parallel().min(count) } else { 1 };
+    let (next, same) = (AtomicUsize::new(0), AtomicBool::new(true));
+    let work = || {
+        while same.load(Ordering::Relaxed) {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let still = match (places.get(number), number.checked_sub(places.len())) {
+                (Some((index, destination)), _) => asked(*index, *destination),
+                (None, Some(fact)) if fact < facts => tasks::still(&memo.head.remote[fact], &reach),
+                _ => return,
+            };
+            if !still {
+                same.store(false, Ordering::Relaxed);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..at_once {
+            scope.spawn(work);
+        }
+        work();
+    });
+    same.into_inner()
 }
 
 /// The tasks that are told of when there was nothing to do; `None` if the memo does not know them.
@@ -291,6 +327,7 @@ fn unchanged(
             name,
             outcome: Outcome::Unchanged,
             bytes_sent: 0,
+            bytes_planned: 0,
             changes: Vec::new(),
             error: None,
         };

@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use serde_json::Value;
 
-use crate::digest::{Blob, Hasher, PIECE};
+use crate::digest::{Blob, PIECE};
 use crate::error::{At, Error, Failure, Result, io_words};
 use crate::host::fs::{self, Kind, Links};
 use crate::host::index::Index;
 use crate::host::inside::{self, Inside, Missing};
 use crate::host::node::{Answer, Found, Image, Load, Memory, Node, Question, Standing, Trouble, Watch};
+use crate::host::passing::{Arrival, Departure, Hash};
 use crate::recipe::{Content, Part, Recipe, Sink};
 
 const FILES: &str = "files";
@@ -405,61 +406,6 @@ fn file_path(path: &str) -> Result<Vec<&str>> {
 
 fn blob_path(hex: &str) -> [&str; 4] {
     [IMAGES, "blobs", "sha256", hex]
-}
-
-/// Names what comes.
-struct Hash {
-    hasher: Hasher,
-    size: u64,
-}
-
-impl Hash {
-    fn sha256() -> Self {
-        Self { hasher: Hasher::sha256(), size: 0 }
-    }
-
-    fn finish(self) -> Blob {
-        Blob { digest: self.hasher.finish(), size: self.size }
-    }
-}
-
-impl Sink for Hash {
-    fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
-        self.hasher.update(bytes);
-        self.size += bytes.len() as u64;
-        Ok(())
-    }
-}
-
-/// Writes and names what arrives.
-struct Arrival<'a> {
-    file: &'a std::fs::File,
-    hash: Hash,
-    shown: &'a Path,
-    watch: &'a dyn Watch,
-}
-
-impl Sink for Arrival<'_> {
-    fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
-        self.watch.check()?;
-        self.file.write_all(bytes).at("write", self.shown)?;
-        self.watch.moved(bytes.len() as u64);
-        self.hash.bytes(bytes)
-    }
-}
-
-/// Counts what leaves.
-struct Departure<'a> {
-    sink: &'a mut dyn Sink,
-    watch: &'a dyn Watch,
-}
-
-impl Sink for Departure<'_> {
-    fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
-        self.sink.bytes(bytes)?;
-        self.watch.moved(bytes.len() as u64);
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -111,6 +111,22 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
     std::fs::rename(from, to).at("rename to", to)
 }
 
+/// Gives a folder the name of another, which gets its old name if it is there; in one step where the file
+/// system can.
+pub fn exchange(new: &Path, name: &Path) -> Result<()> {
+    match rustix::fs::renameat_with(CWD, new, CWD, name, RenameFlags::EXCHANGE) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::NOENT) => rename(new, name),
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+            let aside = new.with_extension("old");
+            rename(name, &aside)?;
+            rename(new, name)?;
+            rename(&aside, new)
+        }
+        Err(errno) => Err(errno).at("rename to", name),
+    }
+}
+
 /// Makes a symbolic link; what is there already is an error.
 pub fn make_link(target: &[u8], path: &Path) -> Result<()> {
     std::os::unix::fs::symlink(std::ffi::OsStr::from_bytes(target), path).at("link", path)

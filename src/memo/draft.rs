@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::{
-    ABSENT, Entry, FLAGS_AT, FOLLOW, FRONT_SUM, HEADER, Head, LENGTHS, MAGIC, Memo, RACY, REST_SUM, STAMP,
-    stamp,
+    ABSENT, Entry, FLAGS_AT, FRONT_SUM, HEADER, Head, LENGTHS, MAGIC, Memo, RACY, REST_SUM, STAMP, TARGET,
+    WAY, look, stamp,
 };
-use crate::cache::local::Fact;
+use crate::cache::local::{Fact, Look};
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::host::fs::{self, Durability, Stamp};
@@ -17,8 +17,8 @@ use crate::work::Env;
 /// A memo that is being made.
 pub struct Draft {
     head: Head,
-    /// The indices of paths as they are, and with links followed.
-    known: BTreeMap<Vec<u8>, [Option<u32>; 2]>,
+    /// The indices of paths, for each way to look at them.
+    known: BTreeMap<Vec<u8>, [Option<u32>; 3]>,
     stamps: Vec<u8>,
     paths: Vec<u8>,
     tasks: Vec<u8>,
@@ -46,20 +46,20 @@ impl Draft {
     }
 
     fn add(&mut self, fact: &Fact) -> u32 {
-        match self.known.get(&fact.path).and_then(|known| known[usize::from(fact.follow)]) {
+        match self.known.get(&fact.path).and_then(|known| known[fact.look as usize]) {
             Some(index) => {
                 self.seen_again(index, fact.stamp);
                 index
             }
             None => {
-                let index = self.push(fact.stamp, fact.follow, &fact.path);
-                self.known.entry(fact.path.clone()).or_default()[usize::from(fact.follow)] = Some(index);
+                let index = self.push(fact.stamp, fact.look, &fact.path);
+                self.known.entry(fact.path.clone()).or_default()[fact.look as usize] = Some(index);
                 index
             }
         }
     }
 
-    fn push(&mut self, stamp: Option<Stamp>, follow: bool, path: &[u8]) -> u32 {
+    fn push(&mut self, stamp: Option<Stamp>, look: Look, path: &[u8]) -> u32 {
         let (Ok(index), Ok(path_at)) =
             (u32::try_from(self.stamps.len() / STAMP), u32::try_from(self.paths.len()))
         else {
@@ -67,7 +67,8 @@ impl Draft {
         };
         let racy = stamp.is_some_and(|stamp| stamp.is_racy(self.began));
         let set = |flag: u8, is: bool| if is { flag } else { 0 };
-        let flags = set(FOLLOW, follow) | set(ABSENT, stamp.is_none()) | set(RACY, racy);
+        let looked = set(TARGET, look == Look::Target) | set(WAY, look == Look::Way);
+        let flags = looked | set(ABSENT, stamp.is_none()) | set(RACY, racy);
         let stamp = stamp.unwrap_or(Stamp { dev: 0, ino: 0, size: 0, mtime: 0, ctime: 0 });
         for number in [stamp.dev, stamp.ino, stamp.size, stamp.mtime as u64, stamp.ctime as u64] {
             self.stamps.extend_from_slice(&number.to_le_bytes());
@@ -139,14 +140,14 @@ impl Draft {
         let (record, path) = (memo.record(old), memo.path(old).unwrap_or_default().to_bytes());
         let flags = record[FLAGS_AT];
         let seen = (flags & ABSENT == 0).then(|| stamp(record));
-        let follow = flags & FOLLOW != 0;
-        match self.known.get(path).and_then(|known| known[usize::from(follow)]) {
+        let look = look(flags);
+        match self.known.get(path).and_then(|known| known[look as usize]) {
             Some(index) => {
                 self.seen_again(index, seen);
                 index
             }
             // No other path of the earlier memo is the same, and its own come last: nobody looks it up.
-            None => self.push(seen, follow, path),
+            None => self.push(seen, look, path),
         }
     }
 
@@ -200,7 +201,7 @@ mod tests {
 
     fn fact(root: &Path, name: &str) -> Fact {
         let found = fs::status(root.join(name), fs::Links::Keep).unwrap();
-        Fact { path: name.into(), follow: false, stamp: found.map(|found| found.stamp) }
+        Fact { path: name.into(), look: Look::Itself, stamp: found.map(|found| found.stamp) }
     }
 
     fn entry(value: &[u8]) -> Entry {

@@ -20,14 +20,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use serde::{Deserialize, Serialize};
 
 use crate::cache::Cache;
+use crate::cache::local::Look;
 use crate::digest::Digest;
-use crate::host::fs::{self, Links, Stamp};
+use crate::host::fs::{self, Stamp};
 use crate::work::Env;
 pub use draft::Draft;
 pub use entry::Entry;
 pub use outline::{Outline, table};
 
-const MAGIC: &[u8; 16] = b"vcbuild memo 003";
+const MAGIC: &[u8; 16] = b"vcbuild memo 004";
 /// The checksum of what lies between it and the tasks.
 const FRONT_SUM: usize = 16;
 /// The lengths of head, stamps (how many), paths, tasks and outline.
@@ -39,10 +40,11 @@ const HEADER: usize = REST_SUM + 32;
 const STAMP: usize = 48;
 const FLAGS_AT: usize = 40;
 const PATH_AT: usize = 44;
-const FOLLOW: u8 = 1;
+const TARGET: u8 = 1;
 const ABSENT: u8 = 2;
 /// The stamp was so young that a change could leave it as it is: it counts as changed.
 const RACY: u8 = 4;
+const WAY: u8 = 8;
 /// Paths that a thread takes at once, so that no thread waits long for another at the end.
 const TURN: usize = 256;
 
@@ -219,10 +221,10 @@ impl Memo {
         if flags & RACY != 0 {
             return false;
         }
-        let links = if flags & FOLLOW != 0 { Links::Follow } else { Links::Keep };
-        let Ok(found) = fs::status_at(folder, path, links) else { return false };
+        let look = look(flags);
+        let Ok(found) = fs::status_at(folder, path, look.links()) else { return false };
         let known = (flags & ABSENT == 0).then(|| stamp(record));
-        found.map(|found| found.stamp) == known
+        look.stamp(found) == known
     }
 
     /// What is remembered of the tasks, if the paths of these indices have changed. `None` if it is damaged.
@@ -250,6 +252,14 @@ fn number(bytes: &[u8], at: usize) -> u64 {
     let mut number = [0; 8];
     number.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(number)
+}
+
+fn look(flags: u8) -> Look {
+    match flags & (TARGET | WAY) {
+        0 => Look::Itself,
+        TARGET => Look::Target,
+        _ => Look::Way,
+    }
 }
 
 fn stamp(record: &[u8]) -> Stamp {

@@ -110,6 +110,11 @@ impl<'a> Outline<'a> {
         out
     }
 
+    /// Only the sum of what `encode` wrote.
+    pub fn sum(mut bytes: &[u8]) -> Option<Digest> {
+        take(&mut bytes).map(Digest::Blake3)
+    }
+
     /// Reads what `encode` wrote.
     pub fn decode(mut rest: &'a [u8]) -> Option<Self> {
         let sum = Digest::Blake3(take(&mut rest)?);
@@ -317,6 +322,20 @@ outputs = ["f"]
         let left = super::tests::graph(&part);
         let names: Vec<&str> = left.nodes.iter().map(|node| node.name.0.as_str()).collect();
         assert_eq!(names, ["compile.c", "compile.d"]);
+    }
+
+    #[test]
+    fn other_ends_of_lines_and_a_byte_order_mark_are_nothing_else() {
+        let text = format!("\u{feff}{}", TRICKY.replace('\n', "\r\n"));
+        let graph = graph(&text);
+        let outline = Outline::new(&text, sum(), &graph);
+        let part = outline.part(&text, &["compile.c", "compile.d"].into()).unwrap();
+        let left = super::tests::graph(&part);
+        let names: Vec<&str> = left.nodes.iter().map(|node| node.name.0.as_str()).collect();
+        assert_eq!(names, ["compile.c", "compile.d"]);
+        for piece in outline.tables.iter().flat_map(|table| &table.pieces) {
+            assert!(text[piece.clone()].starts_with('['), "{}", &text[piece.clone()]);
+        }
     }
 
     #[test]

@@ -24,11 +24,11 @@ pub struct Applied {
 ///
 /// Errors: a failure that says which hunk does not go in and why, or whatever `files` could not read.
 pub fn apply(patch: &Patch, files: &dyn Files, options: &Options) -> Result<Applied> {
-    Ok(run(patch, files, options)?)
+    Ok(attempt(patch, files, options)?)
 }
 
 /// The same; a refusal says its reason.
-pub fn run(patch: &Patch, files: &dyn Files, options: &Options) -> Result<Applied, Halt> {
+pub fn attempt(patch: &Patch, files: &dyn Files, options: &Options) -> Result<Applied, Halt> {
     let mut tree = Tree {
         patch,
         options,
@@ -61,8 +61,12 @@ struct Tree<'a> {
 /// What one commit's changes did so far. Its renames and copies read the state before it.
 #[derive(Default)]
 struct Commit {
-    /// What was at each changed path.
+    /// What its renames and copies read.
+    sources: BTreeSet<Vec<u8>>,
+    /// What was at each of them that has been changed.
     before: BTreeMap<Vec<u8>, Option<Entry>>,
+    /// Whether a file or link was at each changed path.
+    found: BTreeMap<Vec<u8>, bool>,
     /// The files that were changed in place, and by which style of section.
     edited: BTreeMap<Vec<u8>, Style>,
     /// Where renames and copies went, with the section.
@@ -73,7 +77,11 @@ struct Commit {
 
 impl Tree<'_> {
     fn commit(&mut self, sections: &[Section]) -> Result<(), Halt> {
-        self.commit = Commit::default();
+        let sources = sections.iter().filter_map(|section| match &section.operation {
+            Operation::Rename { from, .. } | Operation::Copy { from, .. } => Some(from.clone()),
+            _ => None,
+        });
+        self.commit = Commit { sources: sources.collect(), ..Commit::default() };
         // What a file or folder is in the way of now may go in once that is gone: git sorts by path.
         let mut blocked = Vec::new();
         for section in sections {
@@ -103,12 +111,7 @@ impl Tree<'_> {
             }
         }
         for (path, line) in &self.commit.arrived {
-            let was_there = self
-                .commit
-                .before
-                .get(path)
-                .is_some_and(|entry| !matches!(entry, None | Some(Entry::Folder)));
-            if was_there && !self.commit.gone.contains(path) {
+            if self.commit.found.get(path) == Some(&true) && !self.commit.gone.contains(path) {
                 return Err(self
                     .change()
                     .refuse(*line, Reason::Exists, path, "is there already and would be overwritten")
@@ -149,17 +152,21 @@ impl Tree<'_> {
         let Some(entry) = entry else {
             return Err(self.missing(section, path).into());
         };
-        match self.change().changed(section, path, &entry) {
-            Ok((new, _)) if new == entry && section.hunks.is_empty() => self.already(section, path),
+        // What hunks are laid in is changed itself: large files are not held twice.
+        let same = section.hunks.is_empty().then(|| entry.clone());
+        self.remember(path, Some(&entry));
+        match self.change().changed(section, path, entry) {
+            Ok((new, _)) if same.is_some_and(|same| same == new) => self.already(section, path),
             Ok((new, said)) => {
                 self.say(path, said);
-                self.set(path, Some(entry), Some(new));
+                self.set(path, Some(new));
                 Ok(())
             }
             Err(refusal) => {
                 // What is refused although it fits somewhere is not made right by a reverse that fits too.
                 let may_be = matches!(refusal.reason, Reason::Mismatch | Reason::Reversed | Reason::Binary);
-                match may_be && self.change().is_undone(section, &entry, None) {
+                let entry = if may_be { self.now.entry(path)? } else { None };
+                match entry.is_some_and(|entry| self.change().is_undone(section, &entry, None)) {
                     true => self.already(section, path),
                     false => Err(refusal.into()),
                 }
@@ -174,7 +181,7 @@ impl Tree<'_> {
             Mode::File(executable) => Entry::File { content: Vec::new(), executable },
             Mode::Link => Entry::Link(Vec::new()),
         };
-        let (new, said) = self.change().changed(section, path, &blank)?;
+        let (new, said) = self.change().changed(section, path, blank)?;
         let there = self.now.entry(path)?;
         match &there {
             None => {}
@@ -184,7 +191,7 @@ impl Tree<'_> {
                     Some(_) => (new, said),
                     None => {
                         let there = Entry::File { content: Vec::new(), executable: *executable };
-                        self.change().changed(section, path, &there)?
+                        self.change().changed(section, path, there)?
                     }
                 };
                 if !matches!(new, Entry::File { .. }) {
@@ -194,7 +201,8 @@ impl Tree<'_> {
                         .into());
                 }
                 self.say(path, said);
-                self.set(path, there, Some(new));
+                self.remember(path, there.as_ref());
+                self.set(path, Some(new));
                 return Ok(());
             }
             Some(Entry::Folder) if self.is_empty(path)? => {}
@@ -208,14 +216,16 @@ impl Tree<'_> {
             }
         }
         self.say(path, said);
-        self.set(path, there, Some(new));
+        self.remember(path, there.as_ref());
+        self.set(path, Some(new));
         Ok(())
     }
 
     fn delete(&mut self, section: &Section, path: &[u8]) -> Result<(), Halt> {
         self.contained(section, path)?;
         let Some(entry) = self.now.entry(path)? else { return self.already(section, path) };
-        let (rest, said) = self.change().changed(section, path, &entry)?;
+        self.remember(path, Some(&entry));
+        let (rest, said) = self.change().changed(section, path, entry)?;
         if !matches!(&rest, Entry::File { content: rest, .. } | Entry::Link(rest) if rest.is_empty()) {
             return Err(self
                 .change()
@@ -230,7 +240,7 @@ impl Tree<'_> {
         }
         self.say(path, said);
         self.commit.gone.insert(path.to_vec());
-        self.set(path, Some(entry), None);
+        self.set(path, None);
         Ok(())
     }
 
@@ -269,10 +279,14 @@ impl Tree<'_> {
             return Ok(None);
         }
         let Some(source) = source else { return Err(self.missing(section, from).into()) };
-        let taken = self.change().changed(section, from, &source)?;
+        let leaves = is_rename && !self.commit.arrived.contains_key(from);
+        if leaves {
+            self.remember(from, Some(&source));
+        }
+        let taken = self.change().changed(section, from, source)?;
         if is_rename {
-            if !self.commit.arrived.contains_key(from) {
-                self.set(from, Some(source), None);
+            if leaves {
+                self.set(from, None);
             }
             self.commit.gone.insert(from.to_vec());
         }
@@ -292,7 +306,8 @@ impl Tree<'_> {
         }
         self.commit.arrived.insert(to.to_vec(), section.line);
         self.say(to, taken.1);
-        self.set(to, there, Some(taken.0));
+        self.remember(to, there.as_ref());
+        self.set(to, Some(taken.0));
         Ok(())
     }
 
@@ -357,11 +372,18 @@ impl Tree<'_> {
         Ok(true)
     }
 
-    /// Changes a path at which `was` is now.
-    fn set(&mut self, path: &[u8], was: Option<Entry>, entry: Option<Entry>) {
+    /// Keeps in mind what is at a path that is about to change.
+    fn remember(&mut self, path: &[u8], was: Option<&Entry>) {
         let was_there = !matches!(was, None | Some(Entry::Folder));
         self.found.entry(path.to_vec()).or_insert(was_there);
-        self.commit.before.entry(path.to_vec()).or_insert(was);
+        self.commit.found.entry(path.to_vec()).or_insert(was_there);
+        if self.commit.sources.contains(path) {
+            self.commit.before.entry(path.to_vec()).or_insert_with(|| was.cloned());
+        }
+    }
+
+    /// Changes a path.
+    fn set(&mut self, path: &[u8], entry: Option<Entry>) {
         let change = match entry {
             None => Change::Remove,
             Some(Entry::File { content, executable }) => Change::Write { content, executable },

@@ -62,6 +62,28 @@ fn block(reader: &mut Reader<'_>) -> Result<Block, Refusal> {
     Ok(if literal.is_some() { Block::Literal(bytes) } else { Block::Delta(bytes) })
 }
 
+/// Writes one direction of a binary change: a whole content of which `packed` is the zlib stream.
+pub fn write(content: &[u8], packed: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("literal {}\n", content.len()).as_bytes());
+    for line in packed.chunks(52) {
+        let letter = if line.len() <= 26 { b'A' - 1 } else { b'a' - 27 };
+        out.push(letter + line.len() as u8);
+        for group in line.chunks(4) {
+            let mut bytes = [0; 4];
+            bytes[..group.len()].copy_from_slice(group);
+            let mut value = u32::from_be_bytes(bytes);
+            let mut digits = [0; 5];
+            for digit in digits.iter_mut().rev() {
+                *digit = ALPHABET[(value % 85) as usize];
+                value /= 85;
+            }
+            out.extend_from_slice(&digits);
+        }
+        out.push(b'\n');
+    }
+    out.push(b'\n');
+}
+
 /// Decodes one line: a letter for its length, then five digits for every four bytes.
 fn base85(line: &[u8], into: &mut Vec<u8>) -> Option<()> {
     let (letter, digits) = line.split_first()?;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::apply::run;
+use super::apply::attempt;
 use super::note::Said;
 use super::parse::read;
 use super::reason::{Halt, Reason};
@@ -102,7 +102,7 @@ pub fn outcome(
         Halt::Error(error) => panic!("{error}"),
     };
     let patch = read("case.patch", patch, options).map_err(|refusal| halted(refusal.into()))?;
-    let applied = run(&patch, tree, options).map_err(halted)?;
+    let applied = attempt(&patch, tree, options).map_err(halted)?;
     Ok((tree.with(&applied), applied))
 }
 

@@ -26,10 +26,12 @@ impl Changing<'_> {
         &self,
         section: &Section,
         path: &[u8],
-        entry: &Entry,
+        entry: Entry,
     ) -> Result<(Entry, Vec<Said>), Refusal> {
-        let Some((bytes, was)) = parts(entry) else {
-            return Err(self.refuse(section.line, Reason::Type, path, "is a folder"));
+        let (bytes, was) = match entry {
+            Entry::File { content, executable } => (content, Mode::File(executable)),
+            Entry::Link(target) => (target, Mode::Link),
+            Entry::Folder => return Err(self.refuse(section.line, Reason::Type, path, "is a folder")),
         };
         self.check_type(section, path, was)?;
         let (bytes, said) = self.bytes(section, path, bytes)?;
@@ -71,9 +73,14 @@ impl Changing<'_> {
             .hint("a type changes by a deletion and a creation, as `git diff` writes it"))
     }
 
-    fn bytes(&self, section: &Section, path: &[u8], bytes: &[u8]) -> Result<(Vec<u8>, Vec<Said>), Refusal> {
+    fn bytes(
+        &self,
+        section: &Section,
+        path: &[u8],
+        bytes: Vec<u8>,
+    ) -> Result<(Vec<u8>, Vec<Said>), Refusal> {
         if let Some(change) = &section.binary {
-            return match binary::apply(change, bytes) {
+            return match binary::apply(change, &bytes) {
                 binary::Outcome::Applied(bytes) => Ok((bytes, Vec::new())),
                 binary::Outcome::Already | binary::Outcome::Foreign => {
                     let what = "has another content than the binary patch was made for";
@@ -84,12 +91,13 @@ impl Changing<'_> {
             };
         }
         if section.hunks.is_empty() {
-            return Ok((bytes.to_vec(), Vec::new()));
+            return Ok((bytes, Vec::new()));
         }
         let asking = Asking { patch: self.patch, path: &show(path) };
-        let emitted = emit::emit(bytes, &section.hunks, asking, self.options)?;
+        let emitted = emit::emit(&bytes, &section.hunks, asking, self.options)?;
+        let bytes = emitted.lay(bytes);
         let moved = emitted.moved.into_iter().map(Said::Moved);
-        Ok((emitted.content, emitted.kept.map(Said::LineEnds).into_iter().chain(moved).collect()))
+        Ok((bytes, emitted.kept.map(Said::LineEnds).into_iter().chain(moved).collect()))
     }
 
     /// Whether an entry is what the section would make: its reverse fits exactly, and gives `source`.
@@ -107,7 +115,8 @@ impl Changing<'_> {
         else {
             return false;
         };
-        source.is_none_or(|source| parts(source).is_some_and(|(source, _)| emitted.content == source))
+        let is_made_of = |source| emitted.lay(bytes.to_vec()) == source;
+        source.is_none_or(|source| parts(source).is_some_and(|(source, _)| is_made_of(source)))
     }
 }
 

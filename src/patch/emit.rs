@@ -1,5 +1,7 @@
-//! Applies the hunks of one file to its content: places each, checks that nothing is done twice, and
-//! writes the new content. Knows no path but for messages.
+//! Applies the hunks of one file to its content: places each, checks that nothing is done twice, and says
+//! what has to be written where. Knows no path but for messages.
+
+use std::ops::Range;
 
 use super::note::Moved;
 use super::place::{Found, From, Sought};
@@ -8,15 +10,62 @@ use super::section::{Hunk, Side};
 use super::text::{Ends, Text};
 use super::{Options, ZeroContext, show};
 
-/// What the hunks of one file made of it.
+/// What the hunks of one file make of it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Emitted {
-    /// The new content.
-    pub content: Vec<u8>,
+    /// What goes and what comes, in order; none overlap.
+    edits: Vec<Edit>,
     /// The hunks that went somewhere else than they say, or with less context.
     pub moved: Vec<Moved>,
     /// The line ends that were kept against those of the patch.
     pub kept: Option<Ends>,
+    /// For each hunk the line of the old content, from 1, that its first old line is or precedes.
+    pub places: Vec<i64>,
+}
+
+/// Bytes of the old content, and what is there instead.
+#[derive(Debug, PartialEq, Eq)]
+struct Edit {
+    old: Range<usize>,
+    new: Vec<u8>,
+}
+
+impl Emitted {
+    /// The new content. It is made in the old one's place, because memory that is touched for the first time
+    /// costs more than moving what is there.
+    pub fn lay(&self, mut content: Vec<u8>) -> Vec<u8> {
+        // So far the new content gets ahead of the old one at most.
+        let (mut ahead, mut most) = (0_isize, 0);
+        for edit in &self.edits {
+            ahead += edit.new.len() as isize - edit.old.len() as isize;
+            most = most.max(ahead);
+        }
+        let (most, first) =
+            (most as usize, self.edits.first().map_or(content.len(), |edit| edit.old.start));
+        let old_end = content.len();
+        content.resize(old_end + most, 0);
+        shift(&mut content, first..old_end, first + most);
+        let (mut write, mut read) = (first, first + most);
+        for edit in &self.edits {
+            let untouched = read..edit.old.start + most;
+            write = shift(&mut content, untouched, write);
+            content[write..write + edit.new.len()].copy_from_slice(&edit.new);
+            write += edit.new.len();
+            read = edit.old.end + most;
+        }
+        let end = shift(&mut content, read..old_end + most, write);
+        content.truncate(end);
+        content
+    }
+}
+
+/// Moves bytes to where `to` says; gives where they end then.
+fn shift(content: &mut [u8], bytes: Range<usize>, to: usize) -> usize {
+    let end = to + bytes.len();
+    if bytes.start != to {
+        content.copy_within(bytes, to);
+    }
+    end
 }
 
 /// Who asks, for messages.
@@ -41,19 +90,20 @@ pub fn emit(
         None => (None, None),
     };
     let hunks = adapted.as_deref().unwrap_or(hunks);
-    let mut emission = Emission { text: &text, content: Vec::with_capacity(content.len()), frozen: 0 };
+    let mut emission = Emission { text: &text, edits: Vec::new(), last: None, frozen: 0 };
     let (mut drift, mut net) = (0, 0);
-    let mut moved = Vec::new();
+    let (mut moved, mut places) = (Vec::new(), Vec::new());
     for hunk in hunks {
         let from = From { drift, frozen: emission.frozen as i64 };
         let (slot, note) = place(&text, hunk, from, net, asking, options)?;
         drift = slot - Sought::new(hunk).start;
         moved.extend(note);
+        places.push(slot);
         emission.write(hunk, slot as usize, asking)?;
         net += hunk.new_lines().count() as i64 - hunk.old_lines().count() as i64;
     }
     emission.copy(text.count(), &|| unended(asking, hunks.last()))?;
-    Ok(Emitted { content: emission.content, moved, kept })
+    Ok(Emitted { edits: emission.edits, moved, kept, places })
 }
 
 const STALE: &str = "the file changed since the patch was made: write the patch again for it";
@@ -171,13 +221,15 @@ fn adapt(text: &Text<'_>, hunks: &[Hunk]) -> Option<(Vec<Hunk>, Ends)> {
 /// The new content while it grows.
 struct Emission<'t, 'b> {
     text: &'t Text<'b>,
-    content: Vec<u8>,
+    edits: Vec<Edit>,
+    /// The last byte of the new content.
+    last: Option<u8>,
     /// How many lines of the old content were copied or deleted.
     frozen: usize,
 }
 
 impl Emission<'_, '_> {
-    /// Copies untouched lines up to and including `line`.
+    /// Leaves lines up to and including `line` as they are.
     fn copy(&mut self, line: usize, unended: &dyn Fn() -> Refusal) -> Result<(), Refusal> {
         let line = line.min(self.text.count());
         if line > self.frozen {
@@ -187,13 +239,22 @@ impl Emission<'_, '_> {
         Ok(())
     }
 
-    /// Adds bytes, which must follow a line end.
+    /// Takes note of bytes, which must follow a line end.
     fn push(&mut self, bytes: &[u8], unended: &dyn Fn() -> Refusal) -> Result<(), Refusal> {
-        if self.content.last().is_some_and(|byte| *byte != b'\n') && !bytes.is_empty() {
+        if self.last.is_some_and(|byte| byte != b'\n') && !bytes.is_empty() {
             return Err(unended());
         }
-        self.content.extend_from_slice(bytes);
+        self.last = bytes.last().copied().or(self.last);
         Ok(())
+    }
+
+    /// The edit that goes on where the copied and deleted lines end.
+    fn edit(&mut self) -> &mut Edit {
+        let at = self.text.range(0, self.frozen).len();
+        if self.edits.last().is_none_or(|edit| edit.old.end != at) {
+            self.edits.push(Edit { old: at..at, new: Vec::new() });
+        }
+        self.edits.last_mut().expect("BUG: an edit was just there")
     }
 
     fn write(&mut self, hunk: &Hunk, slot: usize, asking: Asking<'_>) -> Result<(), Refusal> {
@@ -205,12 +266,15 @@ impl Emission<'_, '_> {
                 Side::Context => next += 1,
                 Side::Old => {
                     self.copy(next - 1, &unended)?;
+                    let size = self.text.line(self.frozen).len();
+                    self.edit().old.end += size;
                     self.frozen = next;
                     next += 1;
                 }
                 Side::New => {
                     self.copy(next - 1, &unended)?;
                     self.push(&line.text, &unended)?;
+                    self.edit().new.extend_from_slice(&line.text);
                 }
             }
         }

@@ -12,7 +12,7 @@ use super::note::Said;
 use super::reason::Reason;
 use super::{Entry, Options};
 
-const NAMES: &[&str] = &[
+pub const NAMES: &[&str] = &[
     // GNU patch knows these, also in the header of a rename without hunks.
     "a",
     "b.c",
@@ -68,7 +68,7 @@ fn put(tree: &mut BTreeMap<Vec<u8>, Entry>, path: &[u8], entry: Entry) {
     tree.insert(path.to_vec(), entry);
 }
 
-fn changed(entry: Entry, dice: &mut Dice) -> Entry {
+pub fn changed(entry: Entry, dice: &mut Dice) -> Entry {
     match entry {
         Entry::File { content, executable } if content.first() == Some(&0) => {
             let mut content = content;
@@ -88,7 +88,7 @@ fn changed(entry: Entry, dice: &mut Dice) -> Entry {
 }
 
 /// The next tree of a history.
-fn step(tree: &Tree, names: &[&str], dice: &mut Dice) -> Tree {
+pub fn step(tree: &Tree, names: &[&str], dice: &mut Dice) -> Tree {
     let mut next = tree.0.clone();
     for _ in 0..1 + dice.roll(4) {
         let paths: Vec<Vec<u8>> = next.keys().cloned().collect();
@@ -124,7 +124,7 @@ fn step(tree: &Tree, names: &[&str], dice: &mut Dice) -> Tree {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the test makes its histories with git")]
-fn git(folder: &Path, arguments: &[&str], input: &[u8]) -> (bool, Vec<u8>) {
+pub fn git(folder: &Path, arguments: &[&str], input: &[u8]) -> (bool, Vec<u8>) {
     let mut command = Command::new("git");
     command.current_dir(folder).args(arguments).env("GIT_CONFIG_NOSYSTEM", "1").env("HOME", folder);
     command.env("LC_ALL", "C").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -151,7 +151,7 @@ fn quoted(path: &[u8]) -> String {
 }
 
 /// Makes the commits of `trees` in a bare repository and gives each commit's diff.
-fn diffs(folder: &Path, trees: &[Tree]) -> Vec<Vec<u8>> {
+pub fn diffs(folder: &Path, trees: &[Tree]) -> Vec<Vec<u8>> {
     let mut stream = Vec::new();
     for (number, tree) in trees.iter().enumerate() {
         write!(stream, "commit refs/heads/main\ncommitter a <a@b> {number} +0000\ndata 0\n\ndeleteall\n")
@@ -195,7 +195,7 @@ fn diffs(folder: &Path, trees: &[Tree]) -> Vec<Vec<u8>> {
     diffs
 }
 
-fn history(seed: u64, length: usize, names: &[&str]) -> Vec<Tree> {
+pub fn history(seed: u64, length: usize, names: &[&str]) -> Vec<Tree> {
     let mut dice = Dice::new(seed);
     let mut trees = vec![step(&Tree::default(), names, &mut dice)];
     while trees.len() < length {
@@ -247,7 +247,7 @@ fn each_commit_makes_of_its_parent_the_child() {
 
 /// Lays a tree out as files; names that a shell would find odd included.
 #[expect(clippy::disallowed_methods, reason = "the test lays out files for other programs")]
-fn lay_out(tree: &Tree, folder: &Path) {
+pub fn lay_out(tree: &Tree, folder: &Path) {
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::{PermissionsExt, symlink};
     for (path, entry) in &tree.0 {
@@ -266,7 +266,7 @@ fn lay_out(tree: &Tree, folder: &Path) {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the test reads what other programs wrote")]
-fn read_back(folder: &Path, base: &Path, tree: &mut Tree) {
+pub fn read_back(folder: &Path, base: &Path, tree: &mut Tree) {
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::PermissionsExt;
     for entry in std::fs::read_dir(folder).unwrap() {

@@ -1,14 +1,19 @@
 //! Applies unified diffs: bytes in, changes out. Parses a patch strictly (nothing in it is dropped
 //! silently), places each hunk by GNU patch's rules as far as those are safe, and gives all changes or
 //! none. Knows no file system, no cache and no task; the tree comes in through [`Files`].
+//! Also writes patches again for another change (`keep`), and merges files (`merge`).
 //! `docs/patch.md` lists where it refuses what other tools accept, and why.
 
 mod apply;
 mod binary;
 mod change;
+mod diff;
 mod emit;
 mod header;
 mod hunk;
+mod keep;
+mod kept;
+mod merge;
 mod name;
 mod note;
 mod overlay;
@@ -18,6 +23,7 @@ mod reason;
 mod section;
 mod show;
 mod text;
+mod write;
 
 #[cfg(test)]
 mod cases;
@@ -28,13 +34,16 @@ mod histories;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod keep_tests;
+#[cfg(test)]
 mod tests;
 
-#[cfg(test)]
-pub use apply::Applied;
-pub use apply::apply;
+pub use apply::{Applied, apply, attempt};
+pub use keep::{Keep, Rewriting, Wanted, after, real};
+pub use merge::{Labels, Merged, Why, is_marked, merge};
 pub use overlay::Overlay;
 pub use parse::parse;
+pub use reason::{Halt, Reason, show};
 
 use crate::error::Result;
 

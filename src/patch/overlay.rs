@@ -22,6 +22,11 @@ impl<'a> Overlay<'a> {
         self.changes.extend(changes);
     }
 
+    /// All changes so far, by path.
+    pub fn changes(&self) -> &BTreeMap<Vec<u8>, Change> {
+        &self.changes
+    }
+
     /// All changes together, by path. Nothing below the tree's own files is among the removed.
     pub fn into_changes(self) -> BTreeMap<Vec<u8>, Change> {
         self.changes

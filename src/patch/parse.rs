@@ -183,6 +183,7 @@ impl<'a> Reader<'a> {
         let operation = header.operation(self, line, &hunks)?;
         self.push(Section {
             line,
+            end: self.number(),
             commit: self.commit,
             style: Style::Git,
             operation,
@@ -201,6 +202,7 @@ impl<'a> Reader<'a> {
         let operation = header::plain_operation(self, line, &old, &new, &hunks)?;
         self.push(Section {
             line,
+            end: self.number(),
             commit: self.commit,
             style: Style::Plain,
             operation,

@@ -15,6 +15,8 @@ pub struct Patch {
 pub struct Section {
     /// The line of the patch where it starts, from 1.
     pub line: usize,
+    /// The line after its last one.
+    pub end: usize,
     /// Which commit of a mailbox or log it belongs to: renames and copies read the state before it.
     pub commit: usize,
     /// Plain or git's.
@@ -71,6 +73,14 @@ impl Operation {
         match self {
             Self::Edit(path) | Self::Create(path) | Self::Delete(path) => path,
             Self::Rename { to, .. } | Self::Copy { to, .. } => to,
+        }
+    }
+
+    /// All paths that it reads or writes.
+    pub fn paths(&self) -> Vec<&[u8]> {
+        match self {
+            Self::Edit(path) | Self::Create(path) | Self::Delete(path) => vec![path],
+            Self::Rename { from, to } | Self::Copy { from, to } => vec![from, to],
         }
     }
 }

@@ -15,6 +15,8 @@ pub struct Plain<W> {
     story: Story,
     running: Running,
     clock: Clock,
+    /// Warnings of tasks: a task may have a thousand at once, and each write wakes whoever reads.
+    held: String,
 }
 
 impl<W: Write> Plain<W> {
@@ -25,6 +27,13 @@ impl<W: Write> Plain<W> {
             story: Story::new(settings),
             running: Running::default(),
             clock,
+            held: String::new(),
+        }
+    }
+
+    fn put_held(&mut self) {
+        if !self.held.is_empty() {
+            self.output.put(&std::mem::take(&mut self.held));
         }
     }
 }
@@ -32,13 +41,14 @@ impl<W: Write> Plain<W> {
 impl<W: Write> Report for Plain<W> {
     fn event(&mut self, event: &Event) {
         self.running.event(event, self.clock.now());
-        let text = self.story.tell(event);
-        if !text.is_empty() {
-            self.output.put(&text);
+        self.held.push_str(&self.story.tell(event));
+        if !matches!(event, Event::Warning { task: Some(_), .. }) {
+            self.put_held();
         }
     }
 
     fn tick(&mut self) {
+        self.put_held();
         let now = self.clock.now();
         let settings = self.story.settings();
         for task in self.running.due(now) {
@@ -325,6 +335,21 @@ interrupted: 19 skipped, 1 ran (3.0 s)
         let warning = Event::Warning { task: None, text: "a\u{1b}[2Jb\nc".into(), hint: None };
         let text = shown(QUIET, &[warning.clone(), warning]);
         assert_eq!(text, "warning: ab c\n");
+    }
+
+    #[test]
+    fn warnings_of_tasks_wait_for_what_follows_or_a_tick() {
+        let (page, hand) = (Page::default(), Hand::default());
+        let mut plain = Plain::new(page.clone(), NORMAL, hand.clock());
+        let warning =
+            |text: &str| Event::Warning { task: Some("a.b".into()), text: text.into(), hint: None };
+        plain.event(&warning("one"));
+        assert_eq!(page.take(), "");
+        plain.tick();
+        assert_eq!(page.take(), "warning: `a.b`: one\n");
+        plain.event(&warning("two"));
+        plain.event(&Event::Note { task: None, text: "three".into() });
+        assert_eq!(page.take(), "warning: `a.b`: two\nnote: three\n");
     }
 
     #[test]

@@ -100,6 +100,11 @@ impl Declare for Clone {
             false => vec![Pin::Git { url: self.url.value.clone(), rev: self.rev.value.clone() }],
         }
     }
+
+    fn at(&self, rev: &str) -> Option<Box<dyn Declare>> {
+        let rev = Placed { value: rev.to_string(), span: self.rev.span };
+        Some(Box::new(Self { rev, ..self.clone() }))
+    }
 }
 
 impl Task for Clone {

@@ -19,6 +19,7 @@ mod keys;
 pub mod layout;
 pub mod names;
 pub mod patch;
+pub mod patch_set;
 mod placement;
 #[cfg(test)]
 mod samples;

@@ -7,9 +7,11 @@ use std::ops::{Deref, Range};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 
+use super::patch_set::Set;
+use crate::error::Result;
 use crate::host::{cluster, node};
 use crate::pins::Pin;
-use crate::work::{Task, TaskName};
+use crate::work::{Inputs, Task, TaskName};
 
 /// A value with the place in the file where it was written, in bytes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -250,6 +252,22 @@ pub trait Declare: Task {
     /// What moves and has to be pinned before it can be read.
     fn pins(&self) -> Vec<Pin> {
         Vec::new()
+    }
+
+    /// The patch files that it lists, as written.
+    fn patches(&self) -> &[Placed<String>] {
+        &[]
+    }
+
+    /// Its patches with the tree that they go to, without those that are not there; nothing if it is no
+    /// patch task.
+    fn patch_set(&self, _inputs: &Inputs<'_>) -> Option<Result<Set>> {
+        None
+    }
+
+    /// The same task, taking its files from another revision; nothing if it is no clone.
+    fn at(&self, _rev: &str) -> Option<Box<dyn Declare>> {
+        None
     }
 }
 

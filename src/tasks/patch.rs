@@ -5,17 +5,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::names::{Declare, Names, Outputs, Placed, Reference, To, Want};
-use crate::cache::Cache;
-use crate::cache::cas::Cas;
+use super::patch_set::{self, PatchFile, Set, Tree};
 use crate::cache::draft::Draft;
-use crate::cache::local::Local;
-use crate::cache::stamps::Algorithm;
+use crate::cache::local::{Local, Seen};
+use crate::cache::stamps::Stamps;
 use crate::cache::tree::Entry;
 use crate::digest::{Blob, Digest};
 use crate::error::{Error, Result};
 use crate::glob::{self, Globs};
-use crate::host::stop::Stop;
-use crate::patch::{self, AlreadyApplied, Change, Options, Overlay, ZeroContext};
+use crate::patch::{AlreadyApplied, Options, Overlay, ZeroContext};
 use crate::recipe::Content;
 use crate::work::{Action, Class, Context, Inputs, Task, TaskName, Work};
 
@@ -82,6 +80,20 @@ impl Declare for Patch {
     fn outputs(&self) -> Outputs {
         Outputs::Contents
     }
+
+    fn patches(&self) -> &[Placed<String>] {
+        &self.files
+    }
+
+    fn patch_set(&self, inputs: &Inputs<'_>) -> Option<Result<Set>> {
+        let files = self.files.iter().map(|file| match listed_by(file, inputs) {
+            // What is not there yet may be about to be made.
+            Err(Error::Failed(_)) => Ok(Vec::new()),
+            other => other,
+        });
+        let files = files.collect::<Result<Vec<_>>>();
+        Some(files.and_then(|files| Ok(self.what(files, inputs)?.set())))
+    }
 }
 
 impl Task for Patch {
@@ -94,39 +106,56 @@ impl Task for Patch {
     }
 
     fn work(&self, inputs: &Inputs<'_>) -> Result<Work> {
-        let mut files = Vec::new();
-        for file in &self.files {
-            let found = inputs.look(|local, stamps, seen| {
-                if glob::is_pattern(file) {
-                    let globs = Globs::new(&[file.as_str()]).map_err(Error::failed)?;
-                    return local.select(".", &globs, stamps, seen);
-                }
-                let entry = local.entry(file, stamps, seen)?;
-                Ok(entry.map(|entry| (file.value.clone().into_bytes(), entry)).into_iter().collect())
-            })?;
-            if found.is_empty() {
-                let what = if glob::is_pattern(file) { "matches no file" } else { "does not exist" };
-                return Err(Error::failed(format!("`{}` {what}", file.value)));
-            }
-            for (path, entry) in found {
-                let name = String::from_utf8_lossy(&path).into_owned();
-                let Entry::File { blob, .. } = entry else {
-                    return Err(Error::failed(format!("`{name}` is not a file")));
-                };
-                files.push(PatchFile { name, digest: blob.digest, size: blob.size });
-            }
-        }
-        let what = What {
+        let files = self.files.iter().map(|file| listed_by(file, inputs)).collect::<Result<_>>()?;
+        let what = self.what(files, inputs)?;
+        Ok(Work::Action(Box::new(PatchAction { what })))
+    }
+}
+
+impl Patch {
+    fn what(&self, files: Vec<Vec<PatchFile>>, inputs: &Inputs<'_>) -> Result<What> {
+        Ok(What {
             tree: read_tree(&self.tree, &Globs::all(), inputs)?,
-            files,
+            files: files.into_iter().flatten().collect(),
             strip: self.strip,
             fuzz: self.fuzz,
             already_applied: self.already_applied,
             zero_context: self.zero_context,
             basedir: self.basedir.as_ref().map(|dir| dir.value.clone()),
-        };
-        Ok(Work::Action(Box::new(PatchAction { what })))
+        })
     }
+}
+
+fn listed_by(file: &Placed<String>, inputs: &Inputs<'_>) -> Result<Vec<PatchFile>> {
+    inputs.look(|local, stamps, seen| listed(file, local, stamps, seen))
+}
+
+/// The patch files that one line of a list means, in order.
+pub fn listed(
+    file: &Placed<String>,
+    local: &Local,
+    stamps: &Stamps,
+    seen: &mut Seen,
+) -> Result<Vec<PatchFile>> {
+    let found = if glob::is_pattern(file) {
+        let globs = Globs::new(&[file.as_str()]).map_err(Error::failed)?;
+        local.select(".", &globs, stamps, seen)?
+    } else {
+        let entry = local.entry(file, stamps, seen)?;
+        entry.map(|entry| (file.value.clone().into_bytes(), entry)).into_iter().collect()
+    };
+    if found.is_empty() {
+        let what = if glob::is_pattern(file) { "matches no file" } else { "does not exist" };
+        return Err(Error::failed(format!("`{}` {what}", file.value)));
+    }
+    let patch = |(path, entry): (Vec<u8>, Entry)| {
+        let name = String::from_utf8_lossy(&path).into_owned();
+        match entry {
+            Entry::File { blob, .. } => Ok(PatchFile { name, digest: blob.digest, size: blob.size }),
+            _ => Err(Error::failed(format!("`{name}` is not a file"))),
+        }
+    };
+    found.into_iter().map(patch).collect()
 }
 
 /// The tree behind `tree = …`, less what the globs do not take: a task's, or a folder's of the project.
@@ -154,7 +183,7 @@ pub fn read_folder(path: &str, globs: &Globs, inputs: &Inputs<'_>) -> Result<Dig
     draft.store()
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize)]
 struct What {
     tree: Digest,
     files: Vec<PatchFile>,
@@ -163,14 +192,6 @@ struct What {
     already_applied: Already,
     zero_context: bool,
     basedir: Option<String>,
-}
-
-/// A patch file. Its name is part of the warnings that are kept with the result.
-#[derive(Deserialize, Serialize)]
-struct PatchFile {
-    name: String,
-    digest: Digest,
-    size: u64,
 }
 
 struct PatchAction {
@@ -192,26 +213,22 @@ impl Action for PatchAction {
 
     fn run(&self, context: &Context<'_>) -> Result<Digest> {
         let cas = &context.cache.cas;
-        let tree = Tree { cas, root: self.what.tree };
-        let (now, notes) = self.what.apply(cas, &tree, context.stop)?;
-        context.warnings.borrow_mut().extend(notes);
-        let mut draft = Draft::of(cas, self.what.tree);
-        for (path, change) in now.into_changes() {
-            match change {
-                Change::Remove => draft.remove(&path)?,
-                Change::Link(target) => draft.insert(&path, Entry::Link { target })?,
-                Change::Write { content, executable } => {
-                    draft.put_file(&path, if executable { 0o755 } else { 0o644 }, &content)?;
-                }
-            }
+        let set = self.what.clone().set();
+        let tree = Tree::new(cas, set.tree);
+        let mut now = Overlay::new(&tree);
+        for file in &set.files {
+            context.stop.check()?;
+            let bytes = cas.read(Blob { digest: file.digest, size: file.size })?;
+            let applied = file.apply(&bytes, &now, &set.options)?;
+            context.warnings.borrow_mut().extend(applied.notes.iter().map(ToString::to_string));
+            now.lay(applied.changes);
         }
-        draft.store()
+        patch_set::store(cas, set.tree, now.into_changes())
     }
 }
 
 impl What {
-    /// Lays all patches over the tree, and what is worth a warning.
-    fn apply<'t>(&self, cas: &Cas, tree: &'t Tree<'_>, stop: &Stop) -> Result<(Overlay<'t>, Vec<String>)> {
+    fn set(self) -> Set {
         let options = Options {
             strip: self.strip,
             fuzz: self.fuzz,
@@ -220,69 +237,16 @@ impl What {
                 Already::Skip => AlreadyApplied::Skip,
             },
             zero_context: if self.zero_context { ZeroContext::Allow } else { ZeroContext::Refuse },
-            basedir: self.basedir.clone().map(Into::into),
+            basedir: self.basedir.map(Into::into),
         };
-        let (mut now, mut notes) = (Overlay::new(tree), Vec::new());
-        for file in &self.files {
-            stop.check()?;
-            let bytes = cas.read(Blob { digest: file.digest, size: file.size })?;
-            let applied = patch::apply(&patch::parse(&file.name, &bytes, &options)?, &now, &options)?;
-            notes.extend(applied.notes.iter().map(ToString::to_string));
-            now.lay(applied.changes);
-        }
-        Ok((now, notes))
+        Set { tree: self.tree, files: self.files, options }
     }
 }
 
-/// Whether the patches of a preimage go in, and with which warnings. Patch files that are not in the
-/// cache are read from the project in `root`.
-pub fn check(
-    cache: &Cache,
-    preimage: &serde_json::Value,
-    local: &Local,
-    stop: &Stop,
-) -> Result<Vec<String>> {
-    let what: What = match serde_json::from_value(preimage["what"].clone()) {
-        Ok(what) => what,
+/// The patches of a preimage.
+pub fn set(preimage: &serde_json::Value) -> Set {
+    match serde_json::from_value::<What>(preimage["what"].clone()) {
+        Ok(what) => what.set(),
         Err(error) => panic!("BUG: a preimage that is none: {error}"),
-    };
-    for file in &what.files {
-        let path = local.root().join(&file.name);
-        if let Some((found, blob)) = cache.cas.stamps.digest(&path, Algorithm::Blake3)? {
-            cache.cas.put_known(&path, &found.stamp, &blob)?;
-        }
-    }
-    let tree = Tree { cas: &cache.cas, root: what.tree };
-    Ok(what.apply(&cache.cas, &tree, stop)?.1)
-}
-
-/// A stored tree as patching sees it.
-struct Tree<'a> {
-    cas: &'a Cas,
-    root: Digest,
-}
-
-impl patch::Files for Tree<'_> {
-    fn entry(&self, path: &[u8]) -> Result<Option<patch::Entry>> {
-        Ok(match self.cas.entry(&self.root, path)? {
-            None => None,
-            Some(Entry::Folder { .. }) => Some(patch::Entry::Folder),
-            Some(Entry::Link { target }) => Some(patch::Entry::Link(target)),
-            Some(Entry::File { mode, blob }) => {
-                Some(patch::Entry::File { content: self.cas.read(blob)?, executable: mode & 0o100 != 0 })
-            }
-            Some(Entry::Recipe { mode, recipe, .. }) => {
-                let mut content = Vec::new();
-                self.cas.recipe(recipe)?.send(self.cas, &mut content)?;
-                Some(patch::Entry::File { content, executable: mode & 0o100 != 0 })
-            }
-        })
-    }
-
-    fn names(&self, folder: &[u8]) -> Result<Vec<Vec<u8>>> {
-        let Some(Entry::Folder { tree, .. }) = self.cas.entry(&self.root, folder)? else {
-            return Ok(Vec::new());
-        };
-        Ok(self.cas.node(&tree)?.entries.into_iter().map(|(name, _)| name).collect())
     }
 }

@@ -320,6 +320,10 @@ impl Effect for Uploading {
         self.wants.destinations.iter().map(|spec| spec.name.clone()).collect()
     }
 
+    fn is_away(&self) -> bool {
+        self.wants.destinations.iter().any(|spec| !spec.is_here())
+    }
+
     fn probe(&self, destination: usize, reach: &Reach<'_>) -> Result<Box<dyn Change + '_>, Fault> {
         let spec = &self.wants.destinations[destination];
         let watch = Told::destination(spec, reach, 0);

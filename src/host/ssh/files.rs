@@ -11,6 +11,7 @@ use super::wrapper::As;
 use crate::digest::{Blob, Digest};
 use crate::error::{Error, Failure, Result};
 use crate::host::node::{Asked, File, Found, Load, Owner, Trouble, Watch};
+use crate::host::passing::Departure;
 use crate::recipe::{Content, Part, Recipe, Sink};
 
 /// Files on a host.
@@ -176,7 +177,7 @@ impl Files<'_> {
     }
 
     /// Hears that all files that were sent are placed.
-    fn hear<'f>(&self, talk: &mut Talk<'_>, waiting: &mut Vec<&'f File>) -> Result<(), Trouble> {
+    fn hear(&self, talk: &mut Talk<'_>, waiting: &mut Vec<&File>) -> Result<(), Trouble> {
         while !waiting.is_empty() {
             self.said_done(talk)?;
             waiting.remove(0);
@@ -346,20 +347,6 @@ impl Sink for Stream<'_, '_> {
             return Err(Error::failed("the host takes no more"));
         }
         *self.sent += bytes.len() as u64;
-        self.watch.moved(bytes.len() as u64);
-        Ok(())
-    }
-}
-
-/// Counts what comes.
-struct Departure<'a> {
-    sink: &'a mut dyn Sink,
-    watch: &'a dyn Watch,
-}
-
-impl Sink for Departure<'_> {
-    fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
-        self.sink.bytes(bytes)?;
         self.watch.moved(bytes.len() as u64);
         Ok(())
     }

@@ -57,6 +57,7 @@ pub fn quote(word: &str) -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test")]
 mod tests {
     use std::process::Command;
 
