@@ -30,7 +30,14 @@ pub fn run(job: &Job<'_>, session: &Session<'_>, tell: &dyn Tell, effect: &dyn E
     };
     let at_once = session.links.parallel();
     let names = effect.destinations();
-    let probed = parallel(names.len(), at_once, |index| effect.probe(index, &reach));
+    let probed = parallel(names.len(), at_once, |index| match effect.probe(index, &reach) {
+        // One that breaks off twice does not answer.
+        Err(Fault::Again(_)) => effect.probe(index, &reach).map_err(|fault| match fault {
+            Fault::Again(failure) => Fault::Unreachable(failure.message),
+            other => other,
+        }),
+        probed => probed,
+    });
     let mut ways: Vec<Way<'_>> = Vec::new();
     for (name, probed) in names.iter().zip(probed) {
         ways.push(Way::new(name, probed)?);

@@ -143,6 +143,7 @@ impl Place {
         let config = config::load(Source { name: CONFIG.into(), text }, &written.overrides)?;
         let variables = config.variables.clone();
         self.links.set_parallel(config.parallel_hosts);
+        self.links.set_limit(config.limit);
         let mut never: Vec<PathBuf> = config.embedded.iter().map(|path| self.root.join(path)).collect();
         never.push(self.cache.canonicalize().unwrap_or_else(|_| self.cache.clone()));
         let graph = Graph::new(config)?;

@@ -6,6 +6,17 @@ use super::Host;
 use super::read::Mistakes;
 use crate::host::node::At;
 use crate::host::ssh::{self, Address, Key};
+use crate::tasks::names::Placed;
+
+/// Reads a rate; a wrong one is noted.
+pub fn rate(text: &Placed<String>, mistakes: &mut Mistakes) -> Option<u64> {
+    let rate = ssh::parse_rate(text);
+    if rate.is_none() {
+        let hint = "bytes in a second: `100M`, `512k`".to_string();
+        mistakes.note(text.range(), format!("`{}` is not a rate", **text), Some(hint));
+    }
+    rate
+}
 
 impl Host {
     /// Where the host is; `None` if the table is wrong, which is noted.
@@ -18,6 +29,7 @@ impl Host {
                 "ctr",
                 self.ctr.as_ref().map(|value| value.first().map_or(place.clone(), |first| first.range())),
             ),
+            ("limit", self.limit.as_ref().map(|value| value.range())),
             ("sudo", self.sudo.map(|_| place.clone())),
         ];
         let target = match (self.local, self.ssh) {
@@ -77,8 +89,12 @@ impl Host {
             mistakes.note(place.clone(), message, None);
             return None;
         }
+        let limit = match &self.limit {
+            None => None,
+            Some(limit) => Some(rate(limit, mistakes)?),
+        };
         let config = self.ssh_config.map(|path| path.value);
         let sudo = self.sudo.unwrap_or(false);
-        Some(At::Ssh(Address { target: target.value, config, key, sudo, containerd, ctr }))
+        Some(At::Ssh(Address { target: target.value, config, key, sudo, containerd, ctr, limit }))
     }
 }

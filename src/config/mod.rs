@@ -44,6 +44,8 @@ pub struct Config {
     pub hosts: BTreeMap<String, node::Spec>,
     /// How many hosts may be worked on at once.
     pub parallel_hosts: usize,
+    /// How many bytes in a second may go to all machines together.
+    pub limit: Option<u64>,
     /// The folders of embedded destinations: never read as inputs.
     pub embedded: Vec<String>,
     /// The file.
@@ -77,6 +79,8 @@ pub struct Project {
     pools: BTreeMap<String, usize>,
     /// How many hosts may be worked on at once [default: 32]
     parallel_hosts: Option<NonZeroUsize>,
+    /// How many bytes in a second may go to all machines together, as in `100M`
+    limit: Option<Placed<String>>,
 }
 
 /// `[host.NAME]`
@@ -98,6 +102,8 @@ pub struct Host {
     containerd: Option<Placed<String>>,
     /// The program `ctr`, with its first arguments [default: ["ctr"]]
     ctr: Option<Vec<Placed<String>>>,
+    /// How many bytes in a second may go to it, as in `10M`
+    limit: Option<Placed<String>>,
 }
 
 /// `[hosts.NAME]`

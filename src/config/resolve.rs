@@ -28,6 +28,9 @@ pub fn resolve(tables: Tables, mistakes: Mistakes) -> Result<Config, Vec<Mistake
             .or_default()
             .push((instance.axes.clone(), instance.name.clone()));
     }
+    let mut mistakes = mistakes;
+    let limit = project.as_ref().and_then(|project| project.limit.as_ref());
+    let limit = limit.and_then(|limit| super::host::rate(limit, &mut mistakes));
     let parallel = project.as_ref().and_then(|project| project.parallel_hosts);
     let (name, default, pools) = match project {
         Some(project) => (project.name.value, project.default, project.pools),
@@ -97,6 +100,7 @@ pub fn resolve(tables: Tables, mistakes: Mistakes) -> Result<Config, Vec<Mistake
             tasks,
             hosts,
             parallel_hosts,
+            limit,
             embedded,
             source,
         });

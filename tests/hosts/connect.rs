@@ -150,3 +150,62 @@ fn offline_reaches_only_this_machine() {
         &["`n` is not on this machine, and the network may not be used"],
     );
 }
+
+#[test]
+fn by_way_of_a_bastion_and_with_a_certificate() {
+    let (bastion, inner) = (Node::new("bastion", Kind::Plain), Node::new("inner", Kind::Plain));
+    let project = project(&[&inner], "");
+    rig::introduce(&project, &[&bastion, &inner], "ops");
+    project.edit("ssh_config", |text| {
+        text.replace("Host inner\n", "Host inner\n  ProxyJump bastion\n")
+            .replace("Host bastion\n", "Host bastion\n  HostKeyAlias bastion\n")
+    });
+    // The key of an authority in place of the host's own.
+    let authority = inner.path("authority");
+    let ssh_keygen = |arguments: &[&str]| {
+        let done = std::process::Command::new("ssh-keygen").args(arguments).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    ssh_keygen(&["-q", "-t", "ed25519", "-N", "", "-f", authority.to_str().unwrap()]);
+    let (host, by) = (inner.path("host.pub"), authority.to_str().unwrap().to_string());
+    ssh_keygen(&["-q", "-s", &by, "-h", "-I", "inner", "-n", "inner", host.to_str().unwrap()]);
+    inner.certify();
+    let key = fs::read_to_string(authority.with_extension("pub")).unwrap();
+    project.write("known_hosts", &format!("{}@cert-authority in* {key}", bastion.known()));
+    inner.sh("chmod 777 /srv");
+    project.run("u").success();
+    assert_eq!(inner.sh("cat /srv/x/data; stat -c %U /srv/x/data"), "dataops\n");
+    assert_eq!(bastion.sh("ls -A /srv"), "");
+    // Whom the bastion does not reach is away.
+    inner.sh("kill $(pgrep -o -f 'sshd -D')");
+    let done = project.run("u").failure(3);
+    says(&done.stderr, &["inner"]);
+    bastion.quiet();
+}
+
+#[test]
+fn many_hosts_at_once_in_little_memory() {
+    let nodes: Vec<Node> = (0..32).map(|number| Node::new(&format!("n{number}"), Kind::Plain)).collect();
+    let peak = |count: usize| {
+        let chosen: Vec<&Node> = nodes.iter().take(count).collect();
+        let project = project(&chosen, "");
+        fs::write(project.path("data"), vec![count as u8; 8 << 20]).unwrap();
+        let mut child = project.command(&["run", "u"]).stderr(std::process::Stdio::null()).spawn().unwrap();
+        let mut peak = 0;
+        while child.try_wait().unwrap().is_none() {
+            let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+            let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+            peak = peak.max(kilobytes.unwrap_or(0));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(child.wait().unwrap().success());
+        project.run("u").nothing();
+        peak
+    };
+    let (few, many) = (peak(2), peak(32));
+    assert!(many < few + 48_000, "{few} kB for 2 hosts, {many} kB for 32");
+    for node in &nodes {
+        assert_eq!(node.sh("stat -c %s /srv/x/data"), format!("{}\n", 8 << 20));
+    }
+}

@@ -234,3 +234,21 @@ fn sshd_killed_in_mid_transfer_and_a_stop_leave_no_process() {
     assert_eq!(node.sh("ls -A /srv/x"), "big\n");
     node.quiet();
 }
+
+#[test]
+fn no_more_goes_than_the_limit_allows() {
+    let (a, b) = (Node::new("a", Kind::Plain), Node::new("b", Kind::Plain));
+    let project = project(&[&a, &b], "limit = '2M'", UPLOAD);
+    fs::write(project.path("data"), noise(2_000_000, 5)).unwrap();
+    let timed = |least: f64, most: f64| {
+        let began = Instant::now();
+        project.run("u").success();
+        let took = began.elapsed().as_secs_f64();
+        assert!((least..most).contains(&took), "{took} s");
+        a.sh("rm -r /srv/x");
+        b.sh("rm -r /srv/x");
+    };
+    timed(0.9, 4.0);
+    project.edit("vcbuild.toml", |text| text.replace("[project]\n", "[project]\nlimit = '1M'\n"));
+    timed(3.9, 9.0);
+}

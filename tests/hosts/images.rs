@@ -75,6 +75,32 @@ fn assert_whole(node: &Node) {
     assert_eq!(node.sh("ctr -n k8s.io leases ls -q"), "");
 }
 
+/// The same with both kinds of containerd.
+macro_rules! with_both {
+    ($($name:ident)*) => { $(mod $name {
+        use crate::rig::Kind;
+
+        #[test]
+        fn containerd_1_6() {
+            super::$name(Kind::Containerd);
+        }
+
+        #[test]
+        fn containerd_2_1() {
+            super::$name(Kind::Containerd2);
+        }
+    })* };
+}
+
+with_both! {
+    only_missing_blobs_go_and_the_plan_says_so
+    what_others_did_is_repaired
+    layers_that_were_thrown_away_once_unpacked_are_not_sent_again
+    cut_anywhere_the_next_run_completes
+    two_runs_at_once_do_not_mix
+    containerd_that_dies_is_said
+}
+
 /// What the program in an image prints when it runs there.
 fn runs(node: &Node, tag: &str) -> String {
     let script = format!("ctr -n k8s.io run --rm --snapshotter overlayfs {tag} t$$");
@@ -87,9 +113,8 @@ fn app(part: &str) -> String {
     format!("registry.example/team/{part}:1.0")
 }
 
-#[test]
-fn only_missing_blobs_go_and_the_plan_says_so() {
-    let (a, b) = (Node::new("n1", Kind::Containerd), Node::new("n2", Kind::Containerd));
+fn only_missing_blobs_go_and_the_plan_says_so(kind: Kind) {
+    let (a, b) = (Node::new("n1", kind), Node::new("n2", kind));
     let project = project(&[&a, &b], "");
     let line = Line::to(a.port);
     rig::introduce_by(&project, &[&a, &b], "root", &[line.port, b.port]);
@@ -154,9 +179,8 @@ fn only_missing_blobs_go_and_the_plan_says_so() {
     a.quiet();
 }
 
-#[test]
-fn what_others_did_is_repaired() {
-    let node = Node::new("n", Kind::Containerd);
+fn what_others_did_is_repaired(kind: Kind) {
+    let node = Node::new("n", kind);
     let project = project(&[&node], "sudo = true");
     rig::introduce(&project, &[&node], "ops");
     project.run("import").success();
@@ -198,9 +222,8 @@ fn what_others_did_is_repaired() {
     node.quiet();
 }
 
-#[test]
-fn layers_that_were_thrown_away_once_unpacked_are_not_sent_again() {
-    let node = Node::new("n", Kind::Containerd);
+fn layers_that_were_thrown_away_once_unpacked_are_not_sent_again(kind: Kind) {
+    let node = Node::new("n", kind);
     let project = project(&[&node], "");
     project.run("import").success();
     let layer =
@@ -266,9 +289,8 @@ fn what_is_missing_is_said() {
     full.quiet();
 }
 
-#[test]
-fn cut_anywhere_the_next_run_completes() {
-    let mut node = Node::new("n", Kind::Containerd);
+fn cut_anywhere_the_next_run_completes(kind: Kind) {
+    let mut node = Node::new("n", kind);
     let project = project(&[&node], "");
     let line = Line::to(node.port);
     rig::introduce_by(&project, &[&node], "root", &[line.port]);
@@ -329,9 +351,8 @@ fn cut_anywhere_the_next_run_completes() {
     }
 }
 
-#[test]
-fn two_runs_at_once_do_not_mix() {
-    let node = Node::new("n", Kind::Containerd);
+fn two_runs_at_once_do_not_mix(kind: Kind) {
+    let node = Node::new("n", kind);
     let (one, two) = (project(&[&node], ""), project(&[&node], ""));
     program(&two, "b", "other");
     let start =
@@ -345,4 +366,49 @@ fn two_runs_at_once_do_not_mix() {
     // Both have their content; the declared tag is of who was last.
     assert_eq!(names(&node).iter().filter(|(name, _)| name.contains(":vc-")).count(), 3);
     assert!(["b one\n", "b other\n"].contains(&runs(&node, &app("b")).as_str()));
+}
+
+fn containerd_that_dies_is_said(kind: Kind) {
+    let node = Node::new("n", kind);
+    let project = project(&[&node], "");
+    let line = Line::to(node.port);
+    rig::introduce_by(&project, &[&node], "root", &[line.port]);
+    line.hold_upward(3_000_000);
+    let child = project.command(&["run", "import"]).stderr(Stdio::piped()).spawn().unwrap();
+    line.wait();
+    node.stop_containerd();
+    line.release();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("containerd on `n` "), "{said}");
+    let said = project.run("import").failure(1).stderr;
+    assert!(
+        said.contains("containerd on `n` does not answer at `/run/containerd/containerd.sock`"),
+        "{said}"
+    );
+    node.quiet();
+    node.start_containerd();
+    assert!(names(&node).iter().all(|(name, _)| name.contains("/staging")), "{:?}", names(&node));
+    project.run("import").success();
+    assert_eq!(runs(&node, &app("a")), "a one\n");
+    assert!(!names(&node).iter().any(|(name, _)| name.contains("/staging")));
+    project.run("import").nothing();
+}
+
+#[test]
+fn a_disk_without_space_is_said() {
+    let node = Node::new("n", Kind::SmallContainerd);
+    let project = project(&[&node], "");
+    fs::write(project.path("base/lib/more"), vec![7; 30_000_000]).unwrap();
+    let said = project.run("import").failure(1).stderr;
+    assert!(said.contains("`n` has no space left for images"), "{said}");
+    assert!(names(&node).iter().all(|(name, _)| name.contains("/staging")), "{:?}", names(&node));
+    let doctor = project.call("doctor").failure(1).text();
+    assert!(doctor.contains("n: wrong: only 0.0 GB are free for images"), "{doctor}");
+    fs::remove_file(project.path("base/lib/more")).unwrap();
+    node.sh("ctr -n k8s.io leases ls -q | xargs -r -n 1 ctr -n k8s.io leases rm --sync");
+    project.run("import").success();
+    assert_eq!(runs(&node, &app("a")), "a one\n");
+    assert!(!names(&node).iter().any(|(name, _)| name.contains("/staging")));
 }

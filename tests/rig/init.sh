@@ -1,6 +1,7 @@
 #!/bin/sh
 # The first process of a node: what it sees of the machine is its own. When it dies, all of the node does.
-# $1 is the node's folder, $2 `containerd` if it runs that, $3 the size of /srv.
+# $1 is the node's folder, $2 the size of /srv, $3 `containerd` if it runs that, $4 a folder with another
+# containerd than the machine's, $5 the size of containerd's disk.
 set -e
 cd "$1"
 mkdir -p etc/sudoers.d lib home srv
@@ -25,9 +26,13 @@ if ! grep -q '^ops:' etc/passwd; then
 fi
 mkdir -p /var/lib/containerd /etc/containerd /etc/sudoers.d
 for name in passwd group shadow sudoers sudoers.d; do mount --bind "etc/$name" "/etc/$name"; done
-mount --bind lib /var/lib/containerd
+if [ -n "${5-}" ]; then mount -t tmpfs -o "size=$5" tmpfs /var/lib/containerd
+else mount --bind lib /var/lib/containerd; fi
+if [ -n "${4-}" ]; then
+  for name in containerd containerd-shim-runc-v2 ctr; do mount --bind "$4/$name" "/usr/bin/$name"; done
+fi
 mount --bind home /home
-mount -t tmpfs -o "size=$3,mode=1777" tmpfs /srv
+mount -t tmpfs -o "size=$2,mode=1777" tmpfs /srv
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/sshd /run/containerd
 : >containerd.toml
@@ -40,8 +45,8 @@ END
 mount --bind containerd.toml /etc/containerd/config.toml 2>/dev/null || { : >/etc/containerd/config.toml; mount --bind containerd.toml /etc/containerd/config.toml; }
 /usr/sbin/sshd -D -e -f "$1/sshd_config" >>sshd.log 2>&1 &
 echo $! >sshd.pid
-if [ "$2" = containerd ]; then
-  "${CONTAINERD:-containerd}" -c containerd.toml >>containerd.log 2>&1 &
+if [ "${3-}" = containerd ]; then
+  containerd -c containerd.toml >>containerd.log 2>&1 &
   echo $! >containerd.pid
   while ! ctr version >/dev/null 2>&1; do sleep 0.05; done
 fi

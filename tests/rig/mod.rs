@@ -31,8 +31,28 @@ pub struct Node {
 pub enum Kind {
     /// Nothing.
     Plain,
-    /// Containerd.
+    /// Containerd as Debian has it.
     Containerd,
+    /// Containerd 2.
+    Containerd2,
+    /// Containerd as Debian has it, on a disk of 24 MB.
+    SmallContainerd,
+}
+
+/// Where `tests/run` has put containerd 2.
+fn containerd2() -> PathBuf {
+    use sha2::Digest;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rig/containerd2");
+    let mut hash = sha2::Sha256::new();
+    for name in ["go.mod", "go.sum"] {
+        hash.update(fs::read(folder.join(name)).unwrap());
+    }
+    let digits: String = hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    let home = || PathBuf::from(std::env::var("HOME").unwrap()).join(".cache/vcbuild-rig");
+    let place = std::env::var("VCBUILD_RIG").map_or_else(|_| home(), PathBuf::from);
+    let found = place.join(format!("containerd2-{digits}"));
+    assert!(found.join("ctr").exists(), "containerd 2 is not built: `tests/run` does that");
+    found
 }
 
 fn run(program: &str, arguments: &[&str]) -> Output {
@@ -97,7 +117,12 @@ impl Node {
         fs::write(self.path("sshd_config"), config).unwrap();
         let _ = fs::remove_file(self.path("ready"));
         let init = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rig/init.sh");
-        let kind = if self.kind == Kind::Containerd { "containerd" } else { "plain" };
+        let daemon = if self.kind == Kind::Plain { "" } else { "containerd" };
+        let other = match self.kind {
+            Kind::Containerd2 => containerd2().display().to_string(),
+            _ => String::new(),
+        };
+        let disk = if self.kind == Kind::SmallContainerd { "24m" } else { "" };
         let log = fs::File::options().create(true).append(true).open(self.path("init.log")).unwrap();
         // It ends with the thread that started it, whatever becomes of that.
         let child = Command::new("setpriv")
@@ -113,7 +138,7 @@ impl Node {
                 "--kill-child=KILL",
             ])
             .arg(init)
-            .args([folder.to_str().unwrap(), kind, &self.srv])
+            .args([folder.to_str().unwrap(), &self.srv, daemon, &other, disk])
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .stdin(Stdio::null())
@@ -162,6 +187,29 @@ impl Node {
         let output = self.exec(script);
         assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Kills containerd.
+    pub fn stop_containerd(&self) {
+        self.sh(&format!("kill -KILL $(cat {})", self.path("containerd.pid").display()));
+    }
+
+    /// Starts containerd again.
+    pub fn start_containerd(&self) {
+        let folder = self.folder.path().display();
+        self.sh(&format!(
+            "cd {folder}; setsid containerd -c containerd.toml >>containerd.log 2>&1 </dev/null & echo $! >{folder}/containerd.pid; \
+             while ! ctr version >/dev/null 2>&1; do sleep 0.05; done"
+        ));
+    }
+
+    /// Shows the certificate of its key from now on.
+    pub fn certify(&self) {
+        let config = fs::read_to_string(self.path("sshd_config")).unwrap();
+        let line = format!("HostCertificate {}\n", self.path("host-cert.pub").display());
+        fs::write(self.path("sshd_config"), config + &line).unwrap();
+        self.sh("kill -HUP $(pgrep -o -f 'sshd -D')");
+        std::thread::sleep(Duration::from_millis(300));
     }
 
     /// Gives it another host key, as a machine that was rebuilt has.

@@ -210,6 +210,8 @@ struct State {
     ways: [Way; 2],
     /// Whether the line is held, not cut, at the limit.
     held: AtomicBool,
+    /// Whether what was held goes on.
+    let_go: AtomicBool,
     /// Calls that were cut or held.
     reached: AtomicUsize,
     calls: AtomicUsize,
@@ -247,6 +249,7 @@ impl Line {
             server: ([127, 0, 0, 1], server).into(),
             ways: [way(), way()],
             held: AtomicBool::new(false),
+            let_go: AtomicBool::new(false),
             reached: AtomicUsize::new(0),
             calls: AtomicUsize::new(0),
         });
@@ -303,6 +306,14 @@ impl Line {
         self.state.held.store(false, Ordering::SeqCst);
         self.cut(usize::MAX);
         self.cut_upward(usize::MAX);
+    }
+
+    /// Lets what is held go on.
+    pub fn release(&self) {
+        self.cut(usize::MAX);
+        self.cut_upward(usize::MAX);
+        self.state.let_go.store(true, Ordering::SeqCst);
+        self.state.held.store(false, Ordering::SeqCst);
     }
 
     /// How many calls there were.
@@ -364,6 +375,11 @@ impl State {
                 let end = Instant::now() + STARTING;
                 while self.held.load(Ordering::SeqCst) && Instant::now() < end {
                     std::thread::sleep(Duration::from_millis(20));
+                }
+                if self.ways[way].limit.load(Ordering::SeqCst) == usize::MAX
+                    && self.let_go.load(Ordering::SeqCst)
+                {
+                    continue;
                 }
                 let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
                 return;

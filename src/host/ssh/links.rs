@@ -6,13 +6,14 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use openssh::Session;
 use tempfile::TempDir;
 
 use super::Address;
 use super::folder;
+use super::limit::Limit;
 use super::master::{self, Master};
 use crate::error::{Error, Failure, io_words};
 use crate::host::node::{Trouble, Watch};
@@ -30,6 +31,8 @@ const TICK: Duration = Duration::from_millis(100);
 pub struct Links {
     env: Vec<(OsString, OsString)>,
     parallel: AtomicUsize,
+    /// For all hosts together.
+    limit: Arc<OnceLock<Limit>>,
     runtime: OnceLock<tokio::runtime::Runtime>,
     folder: Mutex<Option<TempDir>>,
     state: Mutex<State>,
@@ -94,6 +97,7 @@ impl Links {
         Self {
             env: env.into_iter().collect(),
             parallel: AtomicUsize::new(PARALLEL),
+            limit: Arc::default(),
             runtime: OnceLock::new(),
             folder: Mutex::default(),
             state: Mutex::default(),
@@ -104,6 +108,14 @@ impl Links {
     /// At most so many hosts at once.
     pub fn set_parallel(&self, parallel: usize) {
         self.parallel.store(parallel.max(1), Ordering::SeqCst);
+    }
+
+    /// At most so many bytes in a second to all hosts together.
+    pub fn set_limit(&self, rate: Option<u64>) {
+        if let Some(rate) = rate {
+            // The first that is set holds: a run reads one configuration.
+            self.limit.get_or_init(|| Limit::new(rate));
+        }
     }
 
     /// How many hosts at once.
@@ -231,6 +243,8 @@ impl Links {
             name: name.to_string(),
             handle: runtime.handle().clone(),
             session,
+            limit: address.limit.map(Limit::new),
+            total: self.limit.clone(),
             master,
             broken: AtomicBool::new(false),
             places: Mutex::new(SESSIONS),
@@ -262,6 +276,10 @@ pub struct Link {
     name: String,
     handle: tokio::runtime::Handle,
     session: Arc<Session>,
+    /// For this host.
+    limit: Option<Limit>,
+    /// For all hosts together, if there is one.
+    total: Arc<OnceLock<Limit>>,
     master: Master,
     broken: AtomicBool,
     places: Mutex<usize>,
@@ -292,6 +310,17 @@ impl Link {
     /// Waits for something of ssh's library.
     pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
         self.handle.block_on(future)
+    }
+
+    /// How long to wait before more may go after so many bytes; `None` is not at all.
+    pub fn delay(&self, bytes: u64) -> Option<Duration> {
+        let now = Instant::now();
+        self.limit.iter().chain(self.total.get()).map(|limit| limit.take(bytes, now)).max()
+    }
+
+    /// Whether nothing may go faster than some rate.
+    pub fn is_limited(&self) -> bool {
+        self.limit.is_some() || self.total.get().is_some()
     }
 
     fn is_whole(&self) -> bool {

@@ -242,7 +242,8 @@ mod tests {
     fn told(said: &str) -> String {
         let key = Key::Strict;
         let (containerd, ctr) = (String::new(), Vec::new());
-        let address = Address { target: "u@h".into(), config: None, key, sudo: false, containerd, ctr };
+        let address =
+            Address { target: "u@h".into(), config: None, key, sudo: false, containerd, ctr, limit: None };
         match refused("n", &address, said) {
             Trouble::Unreachable(why) => format!("deferred: {why}"),
             Trouble::Cut(failure) => format!("cut: {}", failure.message),

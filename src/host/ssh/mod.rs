@@ -5,6 +5,7 @@
 mod files;
 mod files_script;
 mod folder;
+mod limit;
 mod links;
 mod master;
 mod node;
@@ -14,6 +15,7 @@ mod wrapper;
 
 use serde::{Deserialize, Serialize};
 
+pub use limit::parse as parse_rate;
 pub use links::{Link, Links, PARALLEL};
 pub use node::Remote;
 pub use talk::{Talk, said};
@@ -40,6 +42,9 @@ pub struct Address {
     pub containerd: String,
     /// The program `ctr` with its first arguments.
     pub ctr: Vec<String>,
+    /// How many bytes in a second may go to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
 }
 
 /// Which host key is taken.

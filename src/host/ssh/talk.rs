@@ -26,6 +26,8 @@ const TOTAL: Duration = Duration::from_secs(6 * 3600);
 const OPENING: Duration = Duration::from_secs(30);
 /// How often it is looked whether the user wants to stop.
 const TICK: Duration = Duration::from_millis(100);
+/// How many bytes go at once where there is a limit.
+const STRIDE: usize = 16 << 10;
 /// The longest line, in bytes.
 const LONGEST_LINE: usize = 1 << 20;
 /// What is kept of standard error, in bytes.
@@ -107,8 +109,17 @@ impl<'a> Talk<'a> {
     pub fn write(&mut self, mut bytes: &[u8]) -> Result<(), Trouble> {
         while !bytes.is_empty() {
             let Some(input) = &mut self.input else { panic!("BUG: the input was closed") };
-            match input.write(bytes) {
-                Ok(n) => bytes = &bytes[n..],
+            let most = if self.link.is_limited() { bytes.len().min(STRIDE) } else { bytes.len() };
+            match input.write(&bytes[..most]) {
+                Ok(n) => {
+                    bytes = &bytes[n..];
+                    if let Some(delay) = self.link.delay(n as u64) {
+                        let until = Instant::now() + delay;
+                        while let Some(rest) = until.checked_duration_since(Instant::now()) {
+                            self.serve_for(false, rest.min(TICK))?;
+                        }
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.serve(true)?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -187,6 +198,11 @@ impl<'a> Talk<'a> {
 
     /// Waits until something came, or, if `writes`, until something can be sent.
     fn serve(&mut self, writes: bool) -> Result<(), Trouble> {
+        self.serve_for(writes, TICK)
+    }
+
+    /// As `serve`, for at most so long.
+    fn serve_for(&mut self, writes: bool, tick: Duration) -> Result<(), Trouble> {
         self.watch.check()?;
         let mut fds = Vec::new();
         for (file, open) in [&self.output, &self.errors].into_iter().zip(self.open) {
@@ -197,7 +213,7 @@ impl<'a> Talk<'a> {
         if let Some(input) = self.input.as_ref().filter(|_| writes) {
             fds.push(PollFd::from_borrowed_fd(input.as_fd(), PollFlags::OUT));
         }
-        launch::wait(&mut fds, Some(Instant::now() + TICK)).map_err(broken)?;
+        launch::wait(&mut fds, Some(Instant::now() + tick)).map_err(broken)?;
         drop(fds);
         let mut buffer = vec![0; PIECE];
         for index in 0..2 {
