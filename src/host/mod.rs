@@ -4,27 +4,32 @@
 //! `process` runs a command: it starts `launch` (this program again, under a hidden verb), which stays
 //! above the command and ends everything below it. `wire` is what the two say to each other, `below`
 //! finds and signals processes, `foreground` runs a command in our terminal, `stop` carries the wish to
-//! stop to whoever waits. `fs` is files here, `status` what is known of one without reading it.
-//! `registry` is registries, by way of `http`; `docker` is a daemon here.
+//! stop to whoever waits. `fs` is files here, `status` what is known of one without reading it. `node` is a
+//! host: `embedded` is a folder here, `ssh` a machine, and `ctr` what containerd on it has. `registry` is
+//! registries, by way of `http`; `docker` is a daemon here.
 
 mod below;
 pub mod checkout;
 pub mod cluster;
+mod ctr;
 pub mod docker;
 mod embedded;
 mod embedded_cluster;
 pub mod foreground;
 pub mod fs;
 pub mod git;
+pub mod health;
 pub mod http;
 pub mod index;
 mod inside;
 pub mod launch;
 pub mod node;
+mod passing;
 pub mod process;
 #[cfg(test)]
 mod process_tests;
 pub mod registry;
+pub mod ssh;
 mod status;
 pub mod stop;
 mod wire;

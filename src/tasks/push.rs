@@ -282,6 +282,10 @@ impl Effect for Pushing {
         self.wants.registries.clone()
     }
 
+    fn is_away(&self) -> bool {
+        true
+    }
+
     fn probe(&self, destination: usize, reach: &Reach<'_>) -> Result<Box<dyn Change + '_>, Fault> {
         let registry = &self.wants.registries[destination];
         if reach.network == Network::Offline {

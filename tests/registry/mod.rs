@@ -2,6 +2,7 @@
 //! line that misbehaves in every way that lines and registries do.
 
 mod archives;
+mod daemon;
 mod hostile;
 mod pull;
 mod push;
