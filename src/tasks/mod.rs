@@ -25,6 +25,7 @@ pub mod patch;
 pub mod patch_set;
 mod placement;
 pub mod push;
+mod push_change;
 #[cfg(test)]
 mod samples;
 pub mod save;

@@ -11,14 +11,15 @@ use crate::digest::{Blob, Digest};
 use crate::error::{Error, Failure, Result};
 use crate::host::index;
 use crate::host::node::Watch;
-use crate::host::registry::{Access, Around, Place, Sent, Settings};
+use crate::host::registry::{Access, Around, Place, Settings};
 use crate::oci::reference::Reference as ImageReference;
 use crate::pins::{Pin, Pins};
 use crate::recipe::{Content, Part, Recipe};
 use crate::tasks::names::{Declare, Names, Outputs, Placed, Reference, Want};
 use crate::tasks::origin_registry::READABLE;
+use crate::tasks::push_change::{Bringing, Missing};
 use crate::tasks::shipped::{self, Shipped};
-use crate::tasks::shipping::{self, Told, size_text};
+use crate::tasks::shipping::{self, Told};
 use crate::work::{Change, Class, Effect, Fault, Inputs, Network, Reach, Session, Task, TaskName, Work};
 
 /// The longest manifest or index that is sent, in bytes.
@@ -166,7 +167,7 @@ fn collect(
 }
 
 /// A small blob of an image.
-fn bytes(parts: &BTreeMap<Digest, Part>, blob: &Blob, content: &dyn Content) -> Result<Vec<u8>> {
+pub fn bytes(parts: &BTreeMap<Digest, Part>, blob: &Blob, content: &dyn Content) -> Result<Vec<u8>> {
     if blob.size > LONGEST {
         return Err(Error::failed(format!("the manifest `{}` has more than {LONGEST} bytes", blob.digest)));
     }
@@ -176,7 +177,8 @@ fn bytes(parts: &BTreeMap<Digest, Part>, blob: &Blob, content: &dyn Content) -> 
     Ok(bytes)
 }
 
-fn part<'a>(parts: &'a BTreeMap<Digest, Part>, blob: &Blob) -> &'a Part {
+/// Where the content of a blob comes from.
+pub fn part<'a>(parts: &'a BTreeMap<Digest, Part>, blob: &Blob) -> &'a Part {
     parts.get(&blob.digest).unwrap_or_else(|| panic!("BUG: what only probes is to be applied"))
 }
 
@@ -202,38 +204,48 @@ struct Wants {
 
 /// An image, as plain data.
 #[derive(Serialize, Deserialize)]
-struct Pushed {
-    descriptor: Document,
+pub struct Pushed {
+    /// What the names are given to.
+    pub descriptor: Document,
     /// Manifests and indexes, inner ones first.
-    documents: Vec<Document>,
+    pub documents: Vec<Document>,
     /// Layers and configs.
-    blobs: Vec<Blob>,
-    homes: Vec<Home>,
+    pub blobs: Vec<Blob>,
+    /// Where it goes.
+    pub homes: Vec<Home>,
 }
 
 /// A manifest or index.
 #[derive(Clone, Serialize, Deserialize)]
-struct Document {
-    media_type: String,
-    digest: Digest,
-    size: u64,
+pub struct Document {
+    /// What it is.
+    pub media_type: String,
+    /// Its SHA-256.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
 }
 
 /// A repository, and the image's tags there.
 #[derive(Serialize, Deserialize)]
-struct Home {
-    registry: String,
-    path: String,
-    content_tag: String,
-    tags: Vec<String>,
+pub struct Home {
+    /// The registry.
+    pub registry: String,
+    /// The path of the repository.
+    pub path: String,
+    /// The tag that never moves.
+    pub content_tag: String,
+    /// Those that were declared.
+    pub tags: Vec<String>,
 }
 
-struct Pushing {
+/// Images on their way to registries.
+pub struct Pushing {
     wants: Wants,
     /// Where the content comes from, by SHA-256.
-    parts: BTreeMap<Digest, Part>,
+    pub parts: BTreeMap<Digest, Part>,
     /// Registries and repositories that may have some of it.
-    near: BTreeSet<(String, String)>,
+    pub near: BTreeSet<(String, String)>,
 }
 
 /// The effect that wants this. Without its inputs it can only probe.
@@ -244,7 +256,7 @@ pub fn from_wants(wants: &Value) -> Option<Box<dyn Effect>> {
 
 impl Pushing {
     /// The repository of a home; others of the same registry may be taken over from.
-    fn place<'a>(
+    pub fn place<'a>(
         &'a self,
         home: &Home,
         first: &mut Option<Place<'a>>,
@@ -329,149 +341,5 @@ impl Effect for Pushing {
         let there =
             known.into_iter().filter(|(_, has)| *has).map(|((path, digest), _)| (digest, path.to_string()));
         Ok(Box::new(Bringing { effect: self, registry, missing: all, there: there.collect() }))
-    }
-}
-
-/// What is missing of an image in a repository.
-struct Missing<'a> {
-    image: &'a Pushed,
-    home: &'a Home,
-    blobs: Vec<Blob>,
-    /// Whether the image itself is there.
-    is_there: bool,
-    tags: Vec<&'a String>,
-}
-
-/// What is missing at a registry.
-struct Bringing<'a> {
-    effect: &'a Pushing,
-    registry: &'a str,
-    missing: Vec<Missing<'a>>,
-    /// A repository that has a blob.
-    there: BTreeMap<Digest, String>,
-}
-
-impl Bringing<'_> {
-    /// The repository to take a blob over from, if one is known or likely to have it.
-    fn source(
-        &self,
-        place: &Place<'_>,
-        missing: &Missing<'_>,
-        blob: &Blob,
-        there: &BTreeMap<Digest, String>,
-    ) -> Result<Option<String>, Fault> {
-        if let Some(path) = there.get(&blob.digest).filter(|path| **path != missing.home.path) {
-            return Ok(Some(path.clone()));
-        }
-        let near = self
-            .effect
-            .near
-            .iter()
-            .filter(|(registry, path)| registry == self.registry && *path != missing.home.path);
-        let near: Vec<&String> = near.map(|(_, path)| path).collect();
-        match near.as_slice() {
-            // To ask for it costs nothing: if it is not there, the answer is the beginning of an upload.
-            [] => Ok(None),
-            [one] => Ok(Some((*one).clone())),
-            several => {
-                for path in several {
-                    if place.beside(path)?.has(blob).unwrap_or(false) {
-                        return Ok(Some((*path).clone()));
-                    }
-                }
-                Ok(None)
-            }
-        }
-    }
-
-    /// Gives a tag to an image that is there, and sees that it has it.
-    fn name(
-        &self,
-        place: &Place<'_>,
-        missing: &Missing<'_>,
-        tag: &str,
-        reach: &Reach<'_>,
-    ) -> Result<(), Fault> {
-        let top = &missing.image.descriptor;
-        let blob = Blob { digest: top.digest, size: top.size };
-        let bytes = bytes(&self.effect.parts, &blob, &reach.cache.cas)?;
-        place.put(tag, &top.media_type, &bytes)?;
-        if place.behind(tag, &READABLE)? == Some(top.digest) {
-            return Ok(());
-        }
-        let message = format!("`{}:{tag}` was sent, but it is not there as it was sent", place.name());
-        Err(Failure::new(message).hint("somebody else may have changed it: run again").into())
-    }
-}
-
-impl Change for Bringing<'_> {
-    fn lines(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        let mut counted = BTreeSet::new();
-        for missing in self.missing.iter().filter(|missing| !missing.is_there) {
-            // What another repository gets first is only taken over.
-            let sizes: Vec<u64> = missing
-                .blobs
-                .iter()
-                .filter(|blob| !self.there.contains_key(&blob.digest) && counted.insert(blob.digest))
-                .map(|blob| blob.size)
-                .collect();
-            let name = format!("{}:{}", missing.home.path, missing.home.content_tag);
-            lines.push(match sizes.len() {
-                0 => format!("name {name}"),
-                1 => format!("{name} 1 blob, {}", size_text(sizes[0])),
-                count => format!("{name} {count} blobs, {}", size_text(sizes.iter().sum())),
-            });
-        }
-        for missing in &self.missing {
-            lines.extend(missing.tags.iter().map(|tag| format!("name {}:{tag}", missing.home.path)));
-        }
-        lines
-    }
-
-    fn bytes(&self) -> u64 {
-        let mut counted = BTreeSet::new();
-        let blobs = self.missing.iter().flat_map(|missing| &missing.blobs);
-        blobs
-            .filter(|blob| !self.there.contains_key(&blob.digest) && counted.insert(blob.digest))
-            .map(|blob| blob.size)
-            .sum()
-    }
-
-    fn apply(&self, reach: &Reach<'_>) -> Result<u64, Fault> {
-        let watch = Told::named(self.registry, reach, self.bytes());
-        let (mut there, mut sent, cas) = (self.there.clone(), 0, &reach.cache.cas);
-        let mut first = None;
-        for missing in self.missing.iter().filter(|missing| !missing.is_there) {
-            let place = self.effect.place(missing.home, &mut first, reach, &watch)?;
-            for blob in &missing.blobs {
-                let from = self.source(&place, missing, blob, &there)?;
-                let part = part(&self.effect.parts, blob);
-                if place.upload(blob, part, cas, from.as_deref())? == Sent::Uploaded {
-                    sent += blob.size;
-                }
-                there.insert(blob.digest, missing.home.path.clone());
-            }
-            for document in &missing.image.documents {
-                if document.digest != missing.image.descriptor.digest {
-                    let blob = Blob { digest: document.digest, size: document.size };
-                    let bytes = bytes(&self.effect.parts, &blob, cas)?;
-                    place.put(&document.digest.to_string(), &document.media_type, &bytes)?;
-                }
-            }
-            self.name(&place, missing, &missing.home.content_tag, reach)?;
-        }
-        Ok(sent)
-    }
-
-    fn finish(&self, reach: &Reach<'_>) -> Result<(), Fault> {
-        let (watch, mut first) = (Told::named(self.registry, reach, 0), None);
-        for missing in self.missing.iter().filter(|missing| !missing.tags.is_empty()) {
-            let place = self.effect.place(missing.home, &mut first, reach, &watch)?;
-            for tag in &missing.tags {
-                self.name(&place, missing, tag, reach)?;
-            }
-        }
-        Ok(())
     }
 }
