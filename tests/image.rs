@@ -233,7 +233,7 @@ hosts = "n"
         assert_eq!(found["Layers"].as_array().unwrap().len(), layers);
     }
     tool(&dir, "skopeo copy -q --all oci-archive:a.tar:example.com/x:1 oci:all:x");
-    let refused = project.call("get save.d -o d.tar").failure(1).text();
+    let refused = project.call("get save.d -o d.tar").failure(1).stderr;
     assert!(refused.contains("is for several platforms"), "{refused}");
     project.run("import.n").success();
     let index: serde_json::Value =

@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use crate::error::{Error, Failure, Result, io_words};
 use crate::host::fs;
 use crate::host::node::Watch;
-use crate::recipe::{Content, Part, Recipe, Sink};
+use crate::recipe::{Content, Recipe, Sink};
 
 /// The user's environment.
 pub type Env = BTreeMap<OsString, OsString>;
@@ -154,12 +154,12 @@ impl Http {
         }
     }
 
-    /// Sends a request whose body is `part` from the byte `from` on, `length` bytes of it. What the body
+    /// Sends a request whose body is `what` from the byte `from` on, `length` bytes of it. What the body
     /// could not be read for comes first.
     pub fn stream(
         &self,
         watch: &dyn Watch,
-        part: &Part,
+        what: &Recipe,
         (from, length): (u64, u64),
         content: &dyn Content,
         request: impl FnOnce(reqwest::Body) -> reqwest::RequestBuilder,
@@ -170,10 +170,8 @@ impl Http {
         let request = request(body);
         std::thread::scope(|scope| {
             let reading = scope.spawn(move || {
-                let mut recipe = Recipe::new();
-                recipe.push(part);
                 let mut sink = Sender { sender, skip: from, left: length, closed: false };
-                let read = recipe.send(content, &mut sink);
+                let read = what.send(content, &mut sink);
                 // When the other side has had enough it closes; that is no failure of the content.
                 if sink.closed || sink.left == 0 { Ok(()) } else { read }
             });

@@ -83,7 +83,7 @@ impl Archived {
 fn named(file: &File, members: &Members, place: (u64, u64)) -> Result<Descriptor> {
     let (mut hasher, mut packing) = (Hasher::sha256(), None);
     members.stream(file, place, &mut |piece| {
-        packing.get_or_insert_with(|| match piece {
+        packing.get_or_insert(match piece {
             [0x1f, 0x8b, ..] => Packing::Gzip,
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Packing::Zstd,
             _ => Packing::Plain,

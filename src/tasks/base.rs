@@ -1,6 +1,7 @@
 //! The `base` of an image: what it starts from, how it is pinned, and where its bytes come from when they are
 //! missed. Knows nothing of what is put on it.
 
+use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::path::PathBuf;
 
@@ -10,9 +11,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::layout;
 use super::names::{Names, Reference, Want};
 use super::origin::{Origin, Reaching};
-use crate::digest::Digest;
+use crate::digest::{Blob, Digest};
 use crate::error::{Error, Result};
 use crate::host::registry::Settings;
+use crate::oci::descriptor::Descriptor;
 use crate::oci::descriptor::Platform;
 use crate::oci::image::Image;
 use crate::oci::reference::Reference as ImageReference;
@@ -222,10 +224,12 @@ pub fn fetch(what: Option<&What>, how: &How, layers: &[Digest], context: &Contex
     let image = origin.image(digest, &reaching)?;
     // Files that come from other tasks may be named by SHA-256 too: those make them again.
     let mut layers: Vec<_> = image.layers().iter().map(|layer| layer.descriptor.clone()).collect();
-    layers.retain(|layer| lost.contains(&layer.digest));
-    layers.dedup_by_key(|layer| layer.digest);
-    match layers.is_empty() {
-        true => Ok(()),
-        false => origin.fetch(digest, &layers, &reaching),
+    if !layers.iter().any(|layer| lost.contains(&layer.digest)) {
+        return Ok(());
     }
+    // Who needs one of them will need the others too: they come side by side.
+    let (cas, mut known) = (&context.cache.cas, BTreeSet::new());
+    let is_here = |layer: &Descriptor| cas.has(&Blob { digest: layer.digest, size: layer.size });
+    layers.retain(|layer| (lost.contains(&layer.digest) || !is_here(layer)) && known.insert(layer.digest));
+    origin.fetch(digest, &layers, &reaching)
 }

@@ -36,6 +36,8 @@ mod packed;
 pub mod patch;
 pub mod patch_set;
 mod placement;
+pub mod push;
+mod push_change;
 #[cfg(test)]
 mod samples;
 pub mod save;
@@ -55,8 +57,8 @@ use crate::work::{Effect, Reach};
 use names::Declare;
 
 /// The kinds, in the order of the flow.
-pub const KINDS: [&str; 9] =
-    ["clone", "patch", "compile", "image", "save", "fetch", "upload", "import", "deploy"];
+pub const KINDS: [&str; 10] =
+    ["clone", "patch", "compile", "image", "save", "fetch", "upload", "import", "push", "deploy"];
 
 /// Something to be done with the type of a kind's table.
 pub trait Visit {
@@ -77,6 +79,7 @@ pub fn visit<V: Visit>(kind: &str, visit: V) -> V::Output {
         "fetch" => visit.visit::<fetch::Fetch>(),
         "upload" => visit.visit::<upload::Upload>(),
         "import" => visit.visit::<import::Import>(),
+        "push" => visit.visit::<push::Push>(),
         "deploy" => visit.visit::<deploy::Deploy>(),
         other => panic!("BUG: `{other}` is not a kind"),
     }
@@ -92,6 +95,7 @@ pub fn effect(kind: &str, wants: &serde_json::Value) -> Option<Box<dyn Effect>> 
     match kind {
         "upload" => upload::from_wants(wants),
         "import" => import::from_wants(wants),
+        "push" => push::from_wants(wants),
         "deploy" => deploy::from_wants(wants),
         _ => None,
     }

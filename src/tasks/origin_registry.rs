@@ -118,9 +118,9 @@ pub fn fetch(
             let stored = reaching.cache.cas.put_with(Hasher::sha256(), |writer| {
                 place.blob(blob, writer).map_err(|why| match why {
                     Trouble::Error(error) => error,
-                    Trouble::Unreachable(why) => {
-                        trouble = Some(Trouble::Unreachable(why));
-                        Error::failed("unreachable")
+                    other => {
+                        trouble = Some(other);
+                        Error::failed("it cannot be reached")
                     }
                 })
             });

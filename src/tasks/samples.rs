@@ -13,6 +13,7 @@ use crate::cache::local::Local;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::host::fs::{self, Durability};
+use crate::host::ssh::Links;
 use crate::host::stop::Stop;
 use crate::host::{cluster, node, registry};
 use crate::pins::Pins;
@@ -34,6 +35,7 @@ pub struct World {
     pins: Pins,
     /// The user's wish to stop.
     pub stop: Stop,
+    links: Links,
     /// Its hosts.
     pub hosts: Vec<node::Spec>,
     /// What is said of registries.
@@ -80,16 +82,14 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::open(&folder.path().join("cache")).unwrap();
         let local = Local::new(folder.path().to_path_buf(), vec![folder.path().join("cache")]);
-        let hosts = hosts
-            .iter()
-            .map(|name| node::Spec { name: (*name).to_string(), local: (*name).to_string() })
-            .collect();
+        let hosts = hosts.iter().map(|name| node::Spec::local(name, name)).collect();
         Self {
             cache,
             local,
             env: Env(BTreeMap::new()),
             pins: Pins::default(),
             stop: Stop::new(Duration::ZERO).unwrap(),
+            links: Links::new([]),
             hosts,
             registries: registry::Settings::default(),
             values: BTreeMap::new(),
@@ -141,6 +141,7 @@ impl World {
             env: &self.env,
             pins: &self.pins,
             stop: &self.stop,
+            links: &self.links,
             network: Network::Allowed,
             jobs: 1,
         };
@@ -162,6 +163,7 @@ impl World {
         action.run(&Context {
             cache: &self.cache,
             stop: &self.stop,
+            links: &self.links,
             network: Network::Allowed,
             env: &self.env,
             tell: &self.heard,
@@ -178,6 +180,7 @@ impl World {
             cache: &self.cache,
             root: self.folder.path(),
             stop: &self.stop,
+            links: &self.links,
             network: Network::Allowed,
             env: &self.env,
             tell: &self.heard,

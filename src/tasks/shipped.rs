@@ -3,14 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::cache::cas::Cas;
 use crate::digest::{Blob, Digest};
 use crate::error::{Failure, Result};
 use crate::host::index;
-use crate::oci::descriptor::Platform;
+use crate::host::node::{Image, Layer, Variant};
 use crate::oci::reference::content_tag;
 use crate::recipe::{Part, Recipe};
 use crate::work::TaskName;
@@ -20,52 +19,12 @@ const LONGEST: u64 = 16 << 20;
 /// Indexes within indexes, at most.
 const DEEPEST: usize = 4;
 
-/// An image, as plain data.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Image {
-    /// Names that never move: one for each repository.
-    pub content_tags: Vec<String>,
-    /// Names that the user declared.
-    pub tags: Vec<String>,
-    /// What the names are given to.
-    pub descriptor: Value,
-    /// All that it is made of: layers, then configs, then manifests, each once.
-    pub blobs: Vec<Blob>,
-}
-
 /// An image with where its content comes from, by SHA-256.
 pub struct Shipped {
     /// The image.
     pub image: Image,
     /// Its content.
     pub parts: BTreeMap<Digest, Part>,
-}
-
-/// Reads the value of an image task as a node gets it: of several platforms only its own, under the
-/// names of all. `fallback` is the repository of an image without tags.
-pub fn read_for(cas: &Cas, value: &Digest, fallback: &str, platform: &Platform) -> Result<Shipped> {
-    let mut shipped = read(cas, value, fallback)?;
-    let layout = Layout { cas, value };
-    let top = index::blob(&shipped.image.descriptor)?.digest;
-    let document = layout.json(&format!("blobs/sha256/{}", top.hex()))?;
-    if entries(&document, "manifests").is_empty() {
-        return Ok(shipped);
-    }
-    let own = entries(&document, "manifests").iter().find(|entry| {
-        let is = entry.get("platform").and_then(|is| Platform::deserialize(is).ok());
-        is.is_some_and(|is| is.matches(platform))
-    });
-    let Some(own) = own else {
-        return Err(Failure::new(format!("the image is not made for `{platform}`"))
-            .hint("add the platform to the image's `platforms`")
-            .into());
-    };
-    let mut found = Found::default();
-    layout.collect(own, 0, &mut found)?;
-    shipped.image.descriptor = own.clone();
-    shipped.image.blobs = found.layers.into_iter().chain(found.configs).chain(found.manifests).collect();
-    shipped.parts = found.parts;
-    Ok(shipped)
 }
 
 /// Reads the value of an image task; `fallback` is the repository of an image without tags.
@@ -96,7 +55,8 @@ pub fn read(cas: &Cas, value: &Digest, fallback: &str) -> Result<Shipped> {
     let mut found = Found::default();
     layout.collect(&descriptor, 0, &mut found)?;
     let blobs = found.layers.into_iter().chain(found.configs).chain(found.manifests).collect();
-    Ok(Shipped { image: Image { content_tags, tags, descriptor, blobs }, parts: found.parts })
+    let image = Image { content_tags, tags, descriptor, blobs, variants: found.variants };
+    Ok(Shipped { image, parts: found.parts })
 }
 
 /// The repository of an image without tags.
@@ -146,6 +106,7 @@ struct Found {
     layers: Vec<Blob>,
     configs: Vec<Blob>,
     manifests: Vec<Blob>,
+    variants: Vec<Variant>,
     parts: BTreeMap<Digest, Part>,
 }
 
@@ -186,6 +147,36 @@ impl Layout<'_> {
         Ok(found.parts.insert(blob.digest, part).is_none())
     }
 
+    /// What an image is on hosts of one platform.
+    fn variant(&self, descriptor: &Value, manifest: &Value, config: Blob) -> Result<Variant> {
+        let said = self.json(&format!("blobs/sha256/{}", config.digest.hex()))?;
+        let text = |name: &str| said.get(name).and_then(Value::as_str);
+        let parts = [text("os"), text("architecture"), text("variant")];
+        let platform = parts.into_iter().flatten().collect::<Vec<_>>().join("/");
+        let diffs: Vec<Digest> = entries(&said["rootfs"], "diff_ids")
+            .iter()
+            .filter_map(|diff| diff.as_str()?.parse().ok())
+            .collect();
+        let layers = entries(manifest, "layers");
+        if diffs.len() != layers.len() {
+            let message =
+                format!("the image has {} layers, but its config names {}", layers.len(), diffs.len());
+            return Err(Failure::new(message).into());
+        }
+        let mut below: Option<Digest> = None;
+        let mut found = Vec::new();
+        for (layer, diff) in layers.iter().zip(diffs) {
+            let becomes = match below {
+                None => diff,
+                Some(below) => Digest::sha256_of(format!("{below} {diff}").as_bytes()),
+            };
+            below = Some(becomes);
+            let media = layer["mediaType"].as_str().unwrap_or_default().to_string();
+            found.push(Layer { blob: index::blob(layer)?, becomes, media });
+        }
+        Ok(Variant { platform, descriptor: descriptor.clone(), config, layers: found })
+    }
+
     /// Takes all that a descriptor leads to.
     fn collect(&self, descriptor: &Value, depth: usize, found: &mut Found) -> Result<()> {
         if depth > DEEPEST {
@@ -207,6 +198,7 @@ impl Layout<'_> {
             if self.take(&config, found)? {
                 found.configs.push(config);
             }
+            found.variants.push(self.variant(descriptor, &document, config)?);
         }
         if self.take(&blob, found)? {
             found.manifests.push(blob);

@@ -2,8 +2,10 @@
 //! line that misbehaves in every way that lines and registries do.
 
 mod archives;
+mod daemon;
 mod hostile;
 mod pull;
+mod push;
 
 use std::process::Command;
 

@@ -1,6 +1,5 @@
 //! Bases: pinned, fetched when they are needed and once, by every road that is declared.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{insecure, layers, manifest, on, pinned, read_layout, says};
@@ -235,11 +234,12 @@ fn passwords_are_those_of_docker_login() {
     read_layout(&project, "image.app");
 }
 
-/// A registry that wants tokens, by way of a token server: each token is good for `uses` requests.
-fn with_tokens(port: u16, uses: usize) -> Web {
-    let (given, left) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+/// A registry that wants tokens, by way of a token server: each token is good for one request.
+fn with_tokens(port: u16) -> Web {
+    let tokens = std::sync::Mutex::new(Vec::<bool>::new());
     Web::new(move |request| {
         let host = request.header("host").unwrap();
+        let mut tokens = tokens.lock().unwrap();
         if request.path.starts_with("/token?") {
             let login = request.header("authorization").unwrap_or_default();
             // user:word
@@ -247,14 +247,13 @@ fn with_tokens(port: u16, uses: usize) -> Web {
                 return Answer::new(401, "{}");
             }
             assert!(request.path.contains("scope=repository%3Ateam%2Fbase%3Apull"), "{}", request.path);
-            left.store(uses, Ordering::SeqCst);
-            let number = given.fetch_add(1, Ordering::SeqCst) + 1;
-            return Answer::new(200, format!(r#"{{"token":"secret-token-{number}","expires_in":60}}"#));
+            tokens.push(true);
+            return Answer::new(200, format!(r#"{{"token":"secret-token-{}"}}"#, tokens.len()));
         }
-        let wanted = format!("Bearer secret-token-{}", given.load(Ordering::SeqCst));
-        let fresh =
-            left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
-        if !fresh || request.header("authorization") != Some(&wanted) {
+        let shown =
+            request.header("authorization").and_then(|text| text.strip_prefix("Bearer secret-token-"));
+        let token = shown.and_then(|number| tokens.get_mut(number.parse::<usize>().ok()? - 1));
+        if !token.is_some_and(std::mem::take) {
             let challenge = format!(
                 r#"Bearer realm="http://{host}/token",service="test registry",scope="repository:team/base:pull""#
             );
@@ -268,7 +267,7 @@ fn with_tokens(port: u16, uses: usize) -> Web {
 fn tokens_are_asked_for_and_renewed() {
     let place = Project::new();
     let registry = registry(&place, Door::Open);
-    let web = with_tokens(registry.port(), 1);
+    let web = with_tokens(registry.port());
     let host = format!("127.0.0.1:{}", web.port);
     let project = on(&format!("{host}/team/base:1"), &insecure(&[&host]));
     let done = project.run("").failure(1);
@@ -441,6 +440,20 @@ fn what_passes_is_waited_for() {
         }
         holds(&project, &registry);
     }
+}
+
+#[test]
+fn documents_that_are_cut_come_again() {
+    let (_place, registry, web, project) = spoiled(|_, count, mut answer| {
+        if count == 1 {
+            answer.length = Some(answer.body.len());
+            answer.cut = Some(answer.body.len() / 2);
+        }
+        answer
+    });
+    project.run("").success();
+    assert_eq!(web.log().len(), 4);
+    holds(&project, &registry);
 }
 
 #[test]

@@ -115,13 +115,6 @@ impl Registry {
         assert_eq!(answer.status, 201, "{}", String::from_utf8_lossy(&answer.body));
         answer.header("docker-content-digest").unwrap().to_string()
     }
-
-    /// The blobs that it has, as `sha256:…`.
-    pub fn blobs(&self) -> Vec<String> {
-        let all = super::folder::files(&self.folder.join("data/docker/registry/v2/blobs/sha256"));
-        let digest = |path: &PathBuf| Some(format!("sha256:{}", path.parent()?.file_name()?.to_str()?));
-        all.iter().filter(|path| path.ends_with("data")).filter_map(digest).collect()
-    }
 }
 
 /// An authority, and a certificate by it for 127.0.0.1.

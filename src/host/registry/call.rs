@@ -198,6 +198,30 @@ impl Place<'_> {
         Err(self.failed("it redirects in circles").into())
     }
 
+    /// Reads something whole: its headers, and its bytes if they are at most `most`.
+    pub(super) fn read(
+        &self,
+        ask: &Ask,
+        doing: &str,
+        most: u64,
+    ) -> Result<(HeaderMap, Option<Vec<u8>>), Trouble> {
+        let mut patience = Patience::new();
+        loop {
+            let answer = self.call(ask)?;
+            if answer.status() != StatusCode::OK {
+                return Err(self.refused(doing, answer).into());
+            }
+            let headers = answer.headers().clone();
+            match self.http()?.whole(self.around.watch, answer, most)? {
+                Ok(bytes) => return Ok((headers, bytes)),
+                Err(error) => {
+                    let why = self.worth_it(broken(error), &mut Patience::new())?;
+                    self.again(&mut patience, &why, None)?;
+                }
+            }
+        }
+    }
+
     /// A whole answer of at most `most` bytes; `None` if it is longer.
     pub(super) fn whole(&self, answer: Response, most: u64) -> Result<Option<Vec<u8>>, Trouble> {
         match self.http()?.whole(self.around.watch, answer, most)? {

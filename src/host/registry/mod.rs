@@ -11,6 +11,7 @@ mod push;
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::rc::Rc;
 
 use reqwest::Url;
 use reqwest::header::HeaderValue;
@@ -76,7 +77,7 @@ pub struct Place<'a> {
     /// What all addresses begin with.
     base: Url,
     spec: Spec,
-    http: OnceCell<Http>,
+    http: Rc<OnceCell<Http>>,
     scopes: Vec<String>,
     authorization: RefCell<Option<HeaderValue>>,
 }
@@ -137,7 +138,7 @@ impl<'a> Place<'a> {
             path: path.to_string(),
             base,
             spec,
-            http: OnceCell::new(),
+            http: Rc::default(),
             scopes: vec![format!("repository:{path}:{actions}")],
             authorization: RefCell::default(),
         })
@@ -146,6 +147,17 @@ impl<'a> Place<'a> {
     /// Lets blobs be taken over from these other repositories of the registry.
     pub fn mounting_from<'b>(mut self, others: impl Iterator<Item = &'b str>) -> Self {
         self.scopes.extend(others.map(|path| format!("repository:{path}:pull")));
+        self
+    }
+
+    /// Another repository of the same registry, to read.
+    pub fn beside(&self, path: &str) -> Result<Self> {
+        Ok(Self::new(&self.host, path, Access::Pull, self.around)?.sharing(self))
+    }
+
+    /// Shares the connections of another repository of the same registry.
+    pub fn sharing(mut self, other: &Self) -> Self {
+        self.http = other.http.clone();
         self
     }
 

@@ -32,15 +32,13 @@ impl Place<'_> {
     pub fn document(&self, reference: &str, accept: &[&str], most: u64) -> Result<Document, Trouble> {
         let mut ask = Ask::new(Method::GET, self.url(&format!("manifests/{reference}"))?);
         ask.header("accept", &accept.join(", "));
-        let answer = self.call(&ask)?;
-        if answer.status() != StatusCode::OK {
-            return Err(self.refused(&format!("read `{}`", named(&self.path, reference)), answer).into());
-        }
-        let media_type = text(answer.headers(), "content-type");
+        let doing = format!("read `{}`", named(&self.path, reference));
+        let (headers, bytes) = self.read(&ask, &doing, most)?;
+        let media_type = text(&headers, "content-type");
         let media_type = media_type.split(';').next().unwrap_or_default().trim().to_string();
-        let promised = text(answer.headers(), DIGEST);
+        let promised = text(&headers, DIGEST);
         let too_long = || self.failed(format!("`{reference}` has more than {most} bytes"));
-        let bytes = self.whole(answer, most)?.ok_or_else(too_long)?;
+        let bytes = bytes.ok_or_else(too_long)?;
         let digest = Digest::sha256_of(&bytes);
         for wanted in [promised.as_str(), reference] {
             if let Ok(wanted @ Digest::Sha256(_)) = wanted.parse()
@@ -54,12 +52,10 @@ impl Place<'_> {
 
     /// A small blob whose size need not be known.
     pub fn small(&self, digest: &Digest, most: u64) -> Result<Vec<u8>, Trouble> {
-        let answer = self.call(&Ask::new(Method::GET, self.url(&format!("blobs/{digest}"))?))?;
-        if answer.status() != StatusCode::OK {
-            return Err(self.refused(&format!("read `{digest}`"), answer).into());
-        }
+        let ask = Ask::new(Method::GET, self.url(&format!("blobs/{digest}"))?);
+        let (_, bytes) = self.read(&ask, &format!("read `{digest}`"), most)?;
         let too_long = || self.failed(format!("`{digest}` has more than {most} bytes"));
-        let bytes = self.whole(answer, most)?.ok_or_else(too_long)?;
+        let bytes = bytes.ok_or_else(too_long)?;
         match Digest::sha256_of(&bytes) {
             is if is == *digest => Ok(bytes),
             is => Err(self.failed(format!("it sends `{is}` for `{digest}`")).into()),

@@ -11,7 +11,7 @@ use crate::digest::{Blob, Digest};
 use crate::error::Result;
 use crate::host::http::broken;
 use crate::host::node::Trouble;
-use crate::recipe::{Content, Part};
+use crate::recipe::{Content, Part, Recipe};
 
 /// Up to this size a blob is sent with one request; larger ones can go on when they are cut.
 const SMALL: u64 = 4 << 20;
@@ -53,7 +53,7 @@ enum Step {
 /// A blob on its way.
 struct Load<'a> {
     blob: &'a Blob,
-    part: &'a Part,
+    recipe: Recipe,
     content: &'a dyn Content,
     /// The largest piece.
     most: u64,
@@ -112,7 +112,9 @@ impl Place<'_> {
         content: &dyn Content,
         from: Option<&str>,
     ) -> Result<Sent, Trouble> {
-        let mut load = Load { blob, part, content, most: u64::MAX };
+        let mut recipe = Recipe::new();
+        recipe.push(part);
+        let mut load = Load { blob, recipe, content, most: u64::MAX };
         let (mut patience, mut session, mut from) = (Patience::new(), None, from);
         loop {
             let step = match session.take() {
@@ -171,6 +173,8 @@ impl Place<'_> {
                 }
                 Ok(Step::On(Session { url: self.location(&url, &answer)?, at: 0 }))
             }
+            // Some refuse what they cannot take over, instead of beginning an upload.
+            _ if from.is_some() => self.begin(load, None),
             _ => Err(self.refused("begin an upload", answer).into()),
         }
     }
@@ -197,7 +201,7 @@ impl Place<'_> {
         let (http, watch) = (self.http()?, self.around.watch);
         let answer = match length {
             0 => http.send(watch, request.header(CONTENT_LENGTH, "0").body(""))?,
-            _ => http.stream(watch, load.part, (at, length), load.content, |body| request.body(body))?,
+            _ => http.stream(watch, &load.recipe, (at, length), load.content, |body| request.body(body))?,
         };
         let answer = match answer {
             Ok(answer) => answer,

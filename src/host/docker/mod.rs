@@ -1,6 +1,8 @@
 //! A Docker daemon, or Podman's service in its place, by its socket: what images it has, taking one out and
 //! putting archives in (Engine API, "Images"). Knows no archive's content.
 
+mod node;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +12,9 @@ use serde::Deserialize;
 use crate::error::{Error, Failure, Result, io_words};
 use crate::host::http::{Broken, Env, Http, broken};
 use crate::host::node::{Trouble, Watch};
-use crate::recipe::{Content, Part};
+use crate::recipe::{Content, Recipe};
+
+pub use node::Docker;
 
 /// The longest answer that is no image, in bytes.
 const LONGEST: u64 = 4 << 20;
@@ -98,6 +102,25 @@ impl<'a> Daemon<'a> {
         }
     }
 
+    /// What it runs images for, as in `linux/amd64`.
+    pub fn platform(&self) -> Result<String, Trouble> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Version {
+            os: String,
+            arch: String,
+        }
+        let answer = self.call(Method::GET, "/version")?;
+        if answer.status() != StatusCode::OK {
+            return Err(self.refused("ask for its version", answer).into());
+        }
+        let bytes = self.http.whole(self.watch, answer, LONGEST)?;
+        let bytes = bytes.map_err(|error| self.trouble(error))?.unwrap_or_default();
+        let version: Version = serde_json::from_slice(&bytes)
+            .map_err(|_| self.failed("it does not answer as a daemon of Docker does"))?;
+        Ok(format!("{}/{}", version.os, version.arch))
+    }
+
     /// Writes an image as an archive.
     pub fn save(&self, name: &str, to: &mut dyn Write) -> Result<(), Trouble> {
         let mut answer = self.call(Method::GET, &format!("/images/{name}/get"))?;
@@ -115,7 +138,7 @@ impl<'a> Daemon<'a> {
     }
 
     /// Takes in an archive.
-    pub fn load(&self, archive: &Part, content: &dyn Content) -> Result<(), Trouble> {
+    pub fn load(&self, archive: &Recipe, content: &dyn Content) -> Result<(), Trouble> {
         let whole = (0, archive.size());
         let request = |body| {
             let request = self.http.client().post("http://localhost/images/load?quiet=1");
