@@ -141,14 +141,14 @@ error: 1 mistake in `vcbuild.toml`
 "#]],
     );
     refused(
-        "[host.n]\nlocal = 'n'\nssh = 'root@n'\n",
+        "[host.n]\nlocal = 'n'\ndocker = 'root@n'\n",
         str![[r#"
-error: unknown key `ssh` in `host.n`
+error: unknown key `docker` in `host.n`
  --> vcbuild.toml:5:1
   |
-5 | ssh = 'root@n'
-  | ^^^
-hint: known here: `local`
+5 | docker = 'root@n'
+  | ^^^^^^
+hint: known here: `containerd`, `ctr`, `host_key`, `limit`, `local`, `ssh_config`, `ssh`, `sudo`
 
 error: 1 mistake in `vcbuild.toml`
 
@@ -656,7 +656,7 @@ error: unknown key `colour` in `project`
   |
 3 | colour = 'red'
   | ^^^^^^
-hint: known here: `default`, `name`, `pools`
+hint: known here: `default`, `limit`, `name`, `parallel_hosts`, `pools`
 
 error: `url`: expected a string, found a whole number
  --> vcbuild.toml:7:7

@@ -10,7 +10,7 @@
 mod below;
 pub mod checkout;
 pub mod cluster;
-mod ctr;
+pub mod ctr;
 mod embedded;
 mod embedded_cluster;
 pub mod foreground;
