@@ -54,6 +54,9 @@ struct Bundled<'a> {
     digest: Digest,
 }
 
+/// A platform with its images and all that they are made of.
+type Gathered<'a> = (String, Vec<(&'a Image, &'a Variant)>, Vec<(Blob, Part)>);
+
 /// Writes the file; returns its size. `parts` is where content comes from, by SHA-256.
 pub fn write(
     images: &[Image],
@@ -63,7 +66,7 @@ pub fn write(
 ) -> Result<u64> {
     let platforms: BTreeSet<&str> =
         images.iter().flat_map(|image| &image.variants).map(|variant| variant.platform.as_str()).collect();
-    let mut all: Vec<(String, Vec<(&Image, &Variant)>, Vec<(Blob, Part)>)> = Vec::new();
+    let mut all: Vec<Gathered<'_>> = Vec::new();
     for platform in platforms {
         let mut chosen = Vec::new();
         for image in images {

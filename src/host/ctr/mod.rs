@@ -255,12 +255,10 @@ impl Call<'_> {
 
     /// Hears that something is done.
     fn done(&mut self) -> Result<(), Trouble> {
-        loop {
-            let line = self.talk.line()?;
-            match line.as_deref() {
-                Some("done") => return Ok(()),
-                other => return Err(self.failed(other)),
-            }
+        let line = self.talk.line()?;
+        match line.as_deref() {
+            Some("done") => Ok(()),
+            other => Err(self.failed(other)),
         }
     }
 
