@@ -2,8 +2,7 @@
 //! schedules; what a task is lies in `step`. One owner thread, one channel, no lock.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::AssertUnwindSafe;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use crate::cache::history::Ending;
@@ -19,7 +18,8 @@ use crate::schedule::{
     Class, Entry, Finish, Limits, Loss, Mode, OnFailure, Restored, Schedule, TaskId, Unhealed, Why,
 };
 use crate::step::{self, Earlier, Effects, End, Job, Remade, Stepped};
-use crate::work::{self, Noted, Session, TaskName, Tell};
+use crate::work::{self, Noted, Session, TaskName};
+use crate::worker::{self, Message, Outbox};
 
 /// How to run.
 pub struct Options<'a, 'k> {
@@ -74,45 +74,6 @@ const EFFECTS: usize = 4;
 /// How often the report is told that time passes.
 const TICK: Duration = Duration::from_millis(100);
 
-enum Message {
-    Start(TaskId),
-    Tell(Box<Event>),
-    End(usize, TaskId, Box<Result<Stepped, String>>),
-}
-
-/// Tells what a step tells to the owner thread.
-struct Teller {
-    id: TaskId,
-    task: String,
-    messages: Sender<Message>,
-}
-
-impl Teller {
-    fn send(&self, event: Event) {
-        // The owner is there as long as a step runs.
-        let _ = self.messages.send(Message::Tell(Box::new(event)));
-    }
-}
-
-impl Tell for Teller {
-    fn start(&self) {
-        let _ = self.messages.send(Message::Start(self.id));
-    }
-
-    fn progress(&self, destination: Option<&str>, done: u64, total: Option<u64>) {
-        let destination = destination.map(str::to_string);
-        self.send(Event::Progress { task: self.task.clone(), destination, done, total });
-    }
-
-    fn note(&self, text: String) {
-        self.send(Event::Note { task: Some(self.task.clone()), text });
-    }
-
-    fn warn(&self, text: String, hint: Option<String>) {
-        self.send(Event::Warning { task: Some(self.task.clone()), text, hint });
-    }
-}
-
 /// Runs tasks and all that they need. `pinned` is called with pins that were missing.
 pub fn run<'k>(
     graph: &Graph,
@@ -159,35 +120,13 @@ pub fn run<'k>(
             }
             let (jobs, received) = channel::<(TaskId, Job<'_>)>();
             let messages = messages.clone();
-            scope.spawn(move || worker(number, &received, &messages, session, options.earlier));
+            scope.spawn(move || worker::work(number, &received, &messages, session, options.earlier));
             jobs
         };
         owner.go(&mut start, &inbox);
     });
     owner.summary(began)
 }
-
-fn worker(
-    number: usize,
-    jobs: &Receiver<(TaskId, Job<'_>)>,
-    messages: &Sender<Message>,
-    session: &Session<'_>,
-    earlier: &Earlier,
-) {
-    for (id, job) in jobs {
-        let tell = Teller { id, task: job.name.0.clone(), messages: messages.clone() };
-        let step = AssertUnwindSafe(|| step::step(&job, session, earlier, &tell));
-        let end = std::panic::catch_unwind(step).map_err(|panic| {
-            let text = panic.downcast_ref::<String>().cloned();
-            text.or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string())).unwrap_or_default()
-        });
-        if messages.send(Message::End(number, id, Box::new(end))).is_err() {
-            return;
-        }
-    }
-}
-
-type Outbox<'a> = Sender<(TaskId, Job<'a>)>;
 
 struct Owner<'a, 'r, 'k> {
     graph: &'a Graph,
@@ -273,18 +212,20 @@ impl<'a, 'k> Owner<'a, '_, 'k> {
 
     fn ended(&mut self, id: TaskId, end: Result<Stepped, String>) {
         let name = &self.graph.node(id).name;
-        let stepped = end.unwrap_or_else(|text| {
+        let mut stepped = end.unwrap_or_else(|text| {
             let failure = Failure::new(format!("a bug in vcbuild: {text}"))
                 .hint("please report it, with the output of `vcbuild --version` and this message");
             Stepped::new(End::Failed(failure))
         });
-        let mut stepped = stepped;
         if !stepped.pins.is_empty() {
             // If they do not get into the lock, the next run has to ask again.
             stepped.noted = None;
             for line in (self.pinned)(std::mem::take(&mut stepped.pins)) {
                 self.report.event(&Event::Note { task: Some(name.0.clone()), text: line });
             }
+        }
+        for text in std::mem::take(&mut stepped.warnings) {
+            self.report.event(&Event::Warning { task: Some(name.0.clone()), text, hint: None });
         }
         if let Some(plan) = stepped.plan.take() {
             self.report.event(&Event::Plan(plan));

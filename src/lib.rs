@@ -22,7 +22,7 @@
 //! | tasks | `tasks` | the nine kinds, one file each |
 //! | config | `config` | `vcbuild.toml` |
 //! | graph | `schedule` `graph` | names, edges, what may run next |
-//! | engine | `memo` `step` `step_effect` `build` | running it |
+//! | engine | `memo` `step` `step_effect` `worker` `build` | running it |
 //! | cli | `cli` | verbs, the environment, exit codes |
 //! | proof | `fuzzing` | what must hold for any input; only in tests and fuzzers |
 //!
@@ -39,7 +39,7 @@
 //! | the verbs that edit patches | `cli/patch/` |
 //! | the bytes of images | `oci` |
 //! | what is remembered of files, results, runs | `cache/stamps.rs`, `cache/actions.rs`, `cache/history.rs` |
-//! | what a no-op looks at | `memo.rs` |
+//! | what a no-op looks at | `memo` |
 //! | what happens when content is lost | `schedule/rules.rs` decides, `step.rs` finds the owner |
 //! | a kind of host or cluster | `host/node.rs`, `host/cluster.rs`: one trait each |
 //! | messages about mistakes | `config`, `report/mistakes.rs` |
@@ -71,3 +71,4 @@ mod step;
 mod step_effect;
 mod tasks;
 mod work;
+mod worker;

@@ -65,6 +65,8 @@ pub struct Stepped {
     pub cut_off: bool,
     /// What it printed.
     pub log: Option<Blob>,
+    /// What it warned of.
+    pub warnings: Vec<String>,
     /// Wall-clock seconds.
     pub seconds: f64,
 }
@@ -107,6 +109,7 @@ impl Stepped {
             why: None,
             cut_off: false,
             log: None,
+            warnings: Vec::new(),
             seconds: 0.0,
         }
     }
@@ -252,9 +255,7 @@ fn action_step(
     let value = action.run(&context)?;
     session.stop.check()?;
     let (log, warnings) = (context.log.into_inner(), context.warnings.into_inner());
-    for warning in &warnings {
-        tell.warn(warning.clone(), None);
-    }
+    stepped.warnings.clone_from(&warnings);
     let log = if log.is_empty() { None } else { Some(cache.cas.put(&log)?) };
     let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let fate = |digest: &Digest| match there.contains(digest) {

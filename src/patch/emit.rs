@@ -95,8 +95,9 @@ pub fn emit(
     let (mut moved, mut places) = (Vec::new(), Vec::new());
     for hunk in hunks {
         let from = From { drift, frozen: emission.frozen as i64 };
-        let (slot, note) = place(&text, hunk, from, net, asking, options)?;
-        drift = slot - Sought::new(hunk).start;
+        let sought = Sought::new(hunk);
+        let (slot, note) = place(&text, hunk, &sought, from, net, asking, options)?;
+        drift = slot - sought.start;
         moved.extend(note);
         places.push(slot);
         emission.write(hunk, slot as usize, asking)?;
@@ -112,12 +113,12 @@ const STALE: &str = "the file changed since the patch was made: write the patch 
 fn place(
     text: &Text<'_>,
     hunk: &Hunk,
+    sought: &Sought<'_>,
     from: From,
     net: i64,
     asking: Asking<'_>,
     options: &Options,
 ) -> Result<(i64, Option<Moved>), Refusal> {
-    let sought = Sought::new(hunk);
     let refuse = |reason, message: &str| {
         let Asking { patch, path } = asking;
         let (number, line) = (hunk.number, hunk.line);

@@ -4,6 +4,7 @@
 //!
 //! Lines are counted from 1, as patches do. The old side's text is only ever sought in the original.
 
+use std::cell::OnceCell;
 use std::cmp::Ordering;
 
 use super::section::{Hunk, Side};
@@ -12,7 +13,8 @@ use super::text::{Text, hash, sum};
 /// A hunk's old side, ready to be sought.
 pub struct Sought<'h> {
     old: Vec<&'h [u8]>,
-    hashes: Vec<u64>,
+    /// Of each old line, when the lines near the guess do not agree.
+    hashes: OnceCell<Vec<u64>>,
     lead: i64,
     trail: i64,
     /// Where its header says that it starts; an empty old side: the line before which it inserts.
@@ -60,8 +62,11 @@ impl<'h> Sought<'h> {
         let lead = hunk.lines.iter().take_while(is_context).count();
         let trail = hunk.lines.iter().rev().take_while(is_context).count();
         let start = i64::try_from(hunk.old_start).unwrap_or(i64::MAX / 4) + i64::from(old.is_empty());
-        let hashes = old.iter().map(|line| hash(line)).collect();
-        Self { old, hashes, lead: lead as i64, trail: trail as i64, start }
+        Self { old, hashes: OnceCell::new(), lead: lead as i64, trail: trail as i64, start }
+    }
+
+    fn hashes(&self) -> &[u64] {
+        self.hashes.get_or_init(|| self.old.iter().map(|line| hash(line)).collect())
     }
 
     /// The most fuzz that can make a difference, up to `limit`.
@@ -155,7 +160,7 @@ impl Part<'_, '_, '_> {
         let index = self.text.index();
         let rarest = self
             .inner()
-            .map(|at| (index.places(self.sought.hashes[at]), at))
+            .map(|at| (index.places(self.sought.hashes()[at]), at))
             .min_by_key(|(places, _)| places.len());
         let (places, at) = rarest.expect("BUG: something is compared");
         (places, at as i64)
@@ -184,7 +189,7 @@ impl Part<'_, '_, '_> {
             distance += 1;
             effort -= 1;
         }
-        let wanted = sum(&self.sought.hashes[self.inner()]);
+        let wanted = sum(&self.sought.hashes()[self.inner()]);
         let (places, at) = self.candidates();
         let slot = |place: &(u64, u32)| i64::from(place.1) + 1 - at;
         let middle = places.partition_point(|place| slot(place) < guess);
@@ -215,7 +220,7 @@ impl Part<'_, '_, '_> {
                 return Some(slot);
             }
         }
-        let wanted = sum(&self.sought.hashes[self.inner()]);
+        let wanted = sum(&self.sought.hashes()[self.inner()]);
         let (places, at) = self.candidates();
         let start = places.partition_point(|place| i64::from(place.1) + 1 - at < low);
         let slots = places[start..].iter().map(|place| i64::from(place.1) + 1 - at);
