@@ -128,6 +128,11 @@ pub trait Effect: Send + Sync {
     /// The names of the destinations, in order.
     fn destinations(&self) -> Vec<String>;
 
+    /// Writes what it brings into one file that brings it elsewhere, and returns the size of that.
+    fn bundle(&self, _cache: &Cache, _to: &Path) -> Result<u64> {
+        Err(Failure::new("only images are bundled").into())
+    }
+
     /// Whether some destination is not on this machine, so that it pays to ask several at once.
     fn is_away(&self) -> bool {
         false

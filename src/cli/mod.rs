@@ -1,6 +1,7 @@
 //! The command line: one short file per verb. The only reader of the environment, and the only place
 //! that knows all parts. Decides the exit code.
 
+mod bundle;
 mod cache;
 mod check;
 mod doctor;
@@ -105,6 +106,8 @@ enum Verb {
     Vars,
     /// Moves pins in vcbuild.lock to what their names mean now
     Update(update::Update),
+    /// Writes what an import brings as one file, for machines that nobody reaches
+    Bundle(bundle::Bundle),
     /// Shows the hosts and what they have
     Hosts(hosts::HostsVerb),
     /// Looks at the hosts and says what is wrong with them
@@ -235,6 +238,7 @@ fn dispatch(
         Verb::Check => check::run(&session),
         Verb::Vars => vars::run(&session),
         Verb::Update(verb) => verb.run(&session),
+        Verb::Bundle(verb) => verb.run(&session),
         Verb::Hosts(verb) => verb.run(&session),
         Verb::Doctor => doctor::run(&session),
         Verb::Patch(verb) => verb.run(&session),

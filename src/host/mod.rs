@@ -9,7 +9,7 @@
 mod below;
 pub mod checkout;
 pub mod cluster;
-mod ctr;
+pub mod ctr;
 pub mod docker;
 pub mod download;
 mod embedded;

@@ -2,13 +2,16 @@
 //! those that move last. Does not know what kind of host it is.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::cache::Cache;
 use crate::digest::{Blob, Digest};
 use crate::error::{Failure, Result};
+use crate::host::ctr::bundle;
 use crate::host::node::{Image, Load, Question, Spec, Standing};
 use crate::recipe::Part;
 use crate::tasks::names::{Declare, Names, OneOrMany, Outputs, Placed, Reference, Want};
@@ -100,6 +103,10 @@ impl Effect for Importing {
 
     fn destinations(&self) -> Vec<String> {
         self.wants.destinations.iter().map(|spec| spec.name.clone()).collect()
+    }
+
+    fn bundle(&self, cache: &Cache, to: &Path) -> Result<u64> {
+        bundle::write(&self.wants.images, &self.parts, &cache.cas, to)
     }
 
     fn is_away(&self) -> bool {

@@ -99,6 +99,7 @@ with_both! {
     cut_anywhere_the_next_run_completes
     two_runs_at_once_do_not_mix
     containerd_that_dies_is_said
+    a_bundle_brings_the_same_names
 }
 
 /// What the program in an image prints when it runs there.
@@ -397,18 +398,38 @@ fn containerd_that_dies_is_said(kind: Kind) {
 }
 
 #[test]
-fn a_disk_without_space_is_said() {
+fn a_disk_without_space_is_said_before_it_is_full() {
     let node = Node::new("n", Kind::SmallContainerd);
     let project = project(&[&node], "");
-    fs::write(project.path("base/lib/more"), vec![7; 30_000_000]).unwrap();
+    fs::write(project.path("base/lib/more"), vec![7; 12_000_000]).unwrap();
     let said = project.run("import").failure(1).stderr;
-    assert!(said.contains("`n` has no space left for images"), "{said}");
-    assert!(names(&node).iter().all(|(name, _)| name.contains("/staging")), "{:?}", names(&node));
+    assert!(said.contains(" MB free for images, and 39."), "{said}");
+    assert_eq!(names(&node), []);
     let doctor = project.call("doctor").failure(1).text();
     assert!(doctor.contains("n: wrong: only 0.0 GB are free for images"), "{doctor}");
     fs::remove_file(project.path("base/lib/more")).unwrap();
-    node.sh("ctr -n k8s.io leases ls -q | xargs -r -n 1 ctr -n k8s.io leases rm --sync");
     project.run("import").success();
     assert_eq!(runs(&node, &app("a")), "a one\n");
-    assert!(!names(&node).iter().any(|(name, _)| name.contains("/staging")));
+    assert_whole(&node);
+}
+
+fn a_bundle_brings_the_same_names(kind: Kind) {
+    let node = Node::new("n", kind);
+    let project = project(&[&node], "");
+    project.call("bundle import -o images.sh").success();
+    let target = node.path("home/images.sh");
+    fs::copy(project.path("images.sh"), &target).unwrap();
+    node.sh("sh /home/images.sh");
+    assert_whole(&node);
+    assert_eq!(runs(&node, &app("b")), "b one\n");
+    // An import finds all of it there.
+    assert_eq!(project.run("import").success().did(&[]).sent("import.nodes")["n"], 0);
+    // A file that is damaged is refused, and imports nothing.
+    let mut bytes = fs::read(&target).unwrap();
+    let last = bytes.len() - 1_000_000;
+    bytes[last] ^= 1;
+    fs::write(&target, bytes).unwrap();
+    let said = node.exec("sh /home/images.sh ctr --address /run/containerd/containerd.sock");
+    assert!(String::from_utf8_lossy(&said.stderr).contains("it is damaged"), "{said:?}");
+    project.call("bundle image.base -o x").failure(1);
 }

@@ -359,9 +359,9 @@ impl State {
     fn carry(&self, way: usize, mut from: &TcpStream, mut to: &TcpStream) {
         let mut passed = 0;
         let mut buffer = vec![0; 1 << 14];
-        while let Ok(length @ 1..) = from.read(&mut buffer) {
+        while let Ok(all @ 1..) = from.read(&mut buffer) {
             let limit = self.ways[way].limit.load(Ordering::SeqCst);
-            let length = length.min(limit.saturating_sub(passed));
+            let length = all.min(limit.saturating_sub(passed));
             if to.write_all(&buffer[..length]).is_err() {
                 break;
             }
@@ -378,6 +378,7 @@ impl State {
                 }
                 if self.ways[way].limit.load(Ordering::SeqCst) == usize::MAX
                     && self.let_go.load(Ordering::SeqCst)
+                    && to.write_all(&buffer[length..all]).is_ok()
                 {
                     continue;
                 }

@@ -61,6 +61,11 @@ impl<'a> Archive<'a> {
         sink.bytes(&[0; 2 * BLOCK as usize])
     }
 
+    /// The blobs in it.
+    pub fn blobs(&self) -> impl Iterator<Item = &Blob> {
+        self.blobs.iter().map(|(blob, _)| blob)
+    }
+
     /// How much of it is content of blobs.
     pub fn payload(&self) -> u64 {
         self.blobs.iter().map(|(blob, _)| blob.size).sum()

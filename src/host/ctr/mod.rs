@@ -3,11 +3,14 @@
 //! off is cleared away at the next contact. Knows no task.
 
 mod archive;
+pub mod bundle;
 mod script;
 mod state;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::digest::Digest;
 use crate::error::{Error, Failure, Result};
 use crate::host::fs;
 use crate::host::node::{Image, Load, Standing, Trouble, Variant, Watch};
@@ -36,6 +39,8 @@ struct Call<'a> {
     /// As in `linux/amd64`.
     platform: String,
     snapshotter: String,
+    /// How many bytes are free for images, where that is known.
+    free: Option<u64>,
     /// The first number of the version of `ctr`.
     version: u32,
 }
@@ -57,19 +62,33 @@ impl Containerd<'_> {
         let lock = if lock == Lock::Wait { "wait" } else { "try" };
         let argv = ["sh", "-c", SCRIPT, "vcbuild", &command, folder, lock];
         let talk = Talk::start(self.link, &argv, self.who, self.watch)?;
-        let mut call =
-            Call { on: self, talk, platform: String::new(), snapshotter: String::new(), version: 0 };
+        let mut call = Call {
+            on: self,
+            talk,
+            platform: String::new(),
+            snapshotter: String::new(),
+            free: None,
+            version: 0,
+        };
         let line = call.talk.line()?;
         let hello = line.as_deref().and_then(|line| line.strip_prefix("hello ")).map(str::to_string);
         let Some(hello) = hello else { return Err(call.failed(line.as_deref())) };
-        let mut words = hello.splitn(3, ' ');
-        let (machine, snapshotter, version) =
-            (words.next(), words.next(), words.next().unwrap_or_default());
+        let mut words = hello.splitn(4, ' ');
+        let (machine, snapshotter) = (words.next(), words.next());
+        call.free = words.next().and_then(|free| free.parse().ok());
+        let version = words.next().unwrap_or_default();
         call.platform = platform(machine.unwrap_or_default());
         call.snapshotter = snapshotter.unwrap_or_default().to_string();
         let digits = version.trim_start_matches('v').split('.').next();
         call.version = digits.and_then(|digits| digits.parse().ok()).unwrap_or(1);
-        Ok(call)
+        loop {
+            let line = call.talk.line()?;
+            match line.as_deref() {
+                Some("ready") => return Ok(call),
+                Some("waits") => self.watch.waits(),
+                other => return Err(call.failed(other)),
+            }
+        }
     }
 
     /// What there is of images.
@@ -109,6 +128,7 @@ impl Containerd<'_> {
                 .map(|(number, (_, variant))| (format!("{STAGING}{token}-{number}"), &variant.descriptor))
                 .collect();
             let archive = Archive::new(&load.blobs, &names);
+            call.has_room(&archive, variants.iter().map(|(_, variant)| variant))?;
             call.import(&archive, content, Pin::No)?;
             sent += archive.payload();
             call.order("sync")?;
@@ -171,6 +191,28 @@ impl Call<'_> {
         })
     }
 
+    /// Sees that there is room for an archive and for what its layers become: containerd does not always clear away
+    /// what it had not the room to finish.
+    fn has_room<'v>(
+        &self,
+        archive: &Archive<'_>,
+        variants: impl Iterator<Item = &'v Variant>,
+    ) -> Result<()> {
+        let layers: BTreeSet<Digest> =
+            variants.flat_map(|variant| &variant.layers).map(|layer| layer.blob.digest).collect();
+        let unpacked = archive.blobs().filter(|blob| layers.contains(&blob.digest)).map(|blob| blob.size);
+        let needed = archive.payload() + unpacked.sum::<u64>();
+        match self.free {
+            Some(free) if free < needed => {
+                let (free, needed) = (megabytes(free), megabytes(needed));
+                let host = self.on.link.name();
+                let message = format!("`{host}` has {free} free for images, and {needed} are needed");
+                Err(Failure::new(message).hint("make room on the disk of `/var/lib/containerd`").into())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// What is there, and what the names of images are given to.
     fn list(&mut self, images: &[&Image]) -> Result<State, Trouble> {
         let mut text = "list\n".to_string();
@@ -194,7 +236,6 @@ impl Call<'_> {
                 Some("== snapshots") => list = Some(List::Snapshots),
                 Some("== images") => list = Some(List::Images),
                 Some("== end") => return Ok(state),
-                Some("waits") => self.on.watch.waits(),
                 Some(line) if !line.starts_with("fail ") => {
                     if let Some(list) = list {
                         state.take(list, line);
@@ -207,20 +248,17 @@ impl Call<'_> {
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Trouble> {
         match self.talk.write(bytes) {
-            Err(Trouble::Error(Error::Failed(_))) => Err(self.failed(None)),
+            Err(Trouble::Error(Error::Failed(_))) if self.talk.is_over() => Err(self.failed(None)),
             done => done,
         }
     }
 
     /// Hears that something is done.
     fn done(&mut self) -> Result<(), Trouble> {
-        loop {
-            let line = self.talk.line()?;
-            match line.as_deref() {
-                Some("done") => return Ok(()),
-                Some("waits") => self.on.watch.waits(),
-                other => return Err(self.failed(other)),
-            }
+        let line = self.talk.line()?;
+        match line.as_deref() {
+            Some("done") => Ok(()),
+            other => Err(self.failed(other)),
         }
     }
 
@@ -236,7 +274,7 @@ impl Call<'_> {
         let mut stream = Stream { talk: &mut self.talk, watch: self.on.watch, trouble: None };
         let sent = archive.send(content, &mut stream);
         match (stream.trouble.take(), sent) {
-            (Some(Trouble::Error(Error::Failed(_))), _) => Err(self.failed(None)),
+            (Some(Trouble::Error(Error::Failed(_))), _) if self.talk.is_over() => Err(self.failed(None)),
             (Some(trouble), _) => Err(trouble),
             (None, sent) => {
                 sent?;
@@ -290,7 +328,10 @@ impl Call<'_> {
     /// Why it did not go on; ends the conversation.
     fn failed(&mut self, line: Option<&str>) -> Trouble {
         let mut step = line.and_then(|line| line.strip_prefix("fail ")).map(str::to_string);
-        self.talk.close();
+        if line.is_some() && step.is_none() {
+            // It goes on, but not with us.
+            self.talk.close();
+        }
         loop {
             match self.talk.line() {
                 Ok(Some(line)) => {
@@ -350,6 +391,11 @@ impl Containerd<'_> {
             Failure::new(format!("containerd on `{host}` could not {step}: {why}")).detail(lines()),
         )
     }
+}
+
+/// Bytes for people.
+fn megabytes(bytes: u64) -> String {
+    format!("{}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000)
 }
 
 /// The platform of a machine, as images name it.

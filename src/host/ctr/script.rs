@@ -4,7 +4,7 @@
 pub const STAGING: &str = "vcbuild.local/staging:";
 
 /// Arguments: the command `ctr` quoted for `sh`, the folder to lock, and `try` or `wait`. Says first
-/// `hello MACHINE SNAPSHOTTER VERSION`, and then reads lines:
+/// `hello MACHINE SNAPSHOTTER FREE VERSION`, where FREE is bytes on the disk of images or `-`, then `ready`, and then reads lines:
 /// - `list`, names to look at, an empty line: `== content`, `== snapshots`, `== images`, each followed by what
 ///   `ctr` lists, and `== end`;
 /// - `import SIZE LABEL` and SIZE bytes of an archive: `done`;
@@ -24,13 +24,16 @@ alone=
 version=$(c --version) || { echo "fail ctr"; exit 1; }
 s=$(sed -n 's/^ *snapshotter *= *"\(.*\)".*/\1/p' /etc/containerd/config.toml 2>/dev/null | tail -n 1)
 s=${s:-overlayfs}
-echo "hello $(uname -m) $s ${version##* }"
+free=-
+[ ! -d /var/lib/containerd ] || free=$(df -kP /var/lib/containerd | awk 'NR == 2 { print $4 * 1024 }')
+echo "hello $(uname -m) $s ${free:--} ${version##* }"
 if command -v flock >/dev/null && exec 9<"$2"; then
   if flock -n 9; then alone=1
   elif [ "$3" = wait ]; then echo waits; flock -w 3600 9 || fail lock; alone=1
   fi
 fi
 [ -z "$alone" ] || clear
+echo ready
 while IFS=" " read -r op a b; do
   case $op in
   list)

@@ -50,10 +50,10 @@ impl Files<'_> {
             let size = file.size.map_or("-".to_string(), |size| size.to_string());
             list.push_str(&format!("{size} {}\n", self.path(&file.path)?));
         }
+        list.push('\n');
         let mut talk = self.start(ASK, &[])?;
         // A host that has ended does not read, and says why below.
         let written = talk.write(list.as_bytes());
-        talk.close();
         let (mut stats, mut hashes) = (BTreeMap::new(), BTreeMap::new());
         let mut ends = 0;
         while let Some(line) = talk.line()? {
@@ -121,8 +121,8 @@ impl Files<'_> {
             let (owner, size) = (file.owner.as_deref().unwrap_or("-"), file.blob.size);
             let mode = format!("{:04o}", file.mode);
             let line = format!("put {size} {mode} {owner} {}\n{}\n", file.blob.digest.hex(), file.path);
-            let mut step = || -> Result<(), Trouble> {
-                talk.write(line.as_bytes())?;
+            let mut step = || -> Result<(), Stuck> {
+                write(&mut talk, line.as_bytes())?;
                 asked.push(file);
                 // Small files go without waiting for what is said of the last.
                 if size >= RESUMED || waiting.len() >= 64 {
@@ -144,25 +144,25 @@ impl Files<'_> {
                 recipe.push(part);
                 let done = recipe.send(content, &mut stream);
                 match stream.trouble.take() {
-                    Some(trouble) => Err(trouble),
-                    None => Ok(done?),
+                    Some(trouble) => Err(Stuck::of(trouble, stream.talk)),
+                    None => Ok(done.map_err(Trouble::from)?),
                 }
             };
             if let Err(trouble) = step() {
                 return Err(self.why(talk, file, trouble));
             }
         }
-        let mut rest = || -> Result<(), Trouble> {
+        let mut rest = || -> Result<(), Stuck> {
             self.hear(&mut talk, &mut waiting)?;
             for file in &load.modes {
                 let owner = file.owner.as_deref().unwrap_or("-");
-                talk.write(
-                    format!("set {:04o} {owner}\n{}\n", file.mode, self.path(&file.path)?).as_bytes(),
-                )?;
+                let path = self.path(&file.path).map_err(Trouble::from)?;
+                let line = format!("set {:04o} {owner}\n{path}\n", file.mode);
+                write(&mut talk, line.as_bytes())?;
                 waiting.push(file);
                 self.hear(&mut talk, &mut waiting)?;
             }
-            talk.write(b"end\n")?;
+            write(&mut talk, b"end\n")?;
             self.said_done(&mut talk)
         };
         let Some(last) = asked.last().copied().or(load.modes.last()) else { return Ok(0) };
@@ -177,7 +177,7 @@ impl Files<'_> {
     }
 
     /// Hears that all files that were sent are placed.
-    fn hear(&self, talk: &mut Talk<'_>, waiting: &mut Vec<&File>) -> Result<(), Trouble> {
+    fn hear(&self, talk: &mut Talk<'_>, waiting: &mut Vec<&File>) -> Result<(), Stuck> {
         while !waiting.is_empty() {
             self.said_done(talk)?;
             waiting.remove(0);
@@ -186,51 +186,50 @@ impl Files<'_> {
     }
 
     /// The next answer, which should be that something is done.
-    fn said_done(&self, talk: &mut Talk<'_>) -> Result<(), Trouble> {
+    fn said_done(&self, talk: &mut Talk<'_>) -> Result<(), Stuck> {
         loop {
-            match talk.line()?.as_deref() {
-                Some("done") => return Ok(()),
-                Some("waits") => self.watch.waits(),
+            match talk.line()? {
+                Some(line) if line == "done" => return Ok(()),
+                Some(line) if line == "waits" => self.watch.waits(),
                 Some(line) if line.starts_with("have ") => {}
-                Some(line) if line.starts_with("fail ") => return Err(Error::failed(&line[5..]).into()),
-                _ => return Err(Error::failed("it said nothing").into()),
+                line => return Err(Stuck::Said(line)),
             }
         }
     }
 
     /// How much of a file is there from an earlier time.
-    fn have(&self, talk: &mut Talk<'_>) -> Result<u64, Trouble> {
+    fn have(&self, talk: &mut Talk<'_>) -> Result<u64, Stuck> {
         loop {
-            let line = talk.line()?;
-            match line.as_deref() {
-                Some("waits") => self.watch.waits(),
-                Some(line) if line.starts_with("fail ") => return Err(Error::failed(&line[5..]).into()),
-                Some(line) => match line.strip_prefix("have ").and_then(|n| n.parse().ok()) {
+            match talk.line()? {
+                Some(line) if line == "waits" => self.watch.waits(),
+                line => match line.as_deref().and_then(|line| line.strip_prefix("have ")?.parse().ok()) {
                     Some(have) => return Ok(have),
-                    None => return Err(Error::failed("it said something else").into()),
+                    None => return Err(Stuck::Said(line)),
                 },
-                None => return Err(Error::failed("it said nothing").into()),
             }
         }
     }
 
     /// Why a file could not be placed, as the host tells it.
-    fn why(&self, mut talk: Talk<'_>, file: &File, trouble: Trouble) -> Trouble {
-        if !matches!(trouble, Trouble::Error(Error::Failed(_))) {
-            return trouble;
-        }
-        talk.close();
-        let mut step = match &trouble {
-            Trouble::Error(Error::Failed(failure)) => failure.message.clone(),
-            _ => String::new(),
+    fn why(&self, mut talk: Talk<'_>, file: &File, stuck: Stuck) -> Trouble {
+        let mut said = match stuck {
+            Stuck::Trouble(trouble) => return trouble,
+            Stuck::Said(said) => said,
         };
-        while let Ok(Some(line)) = talk.line() {
-            if let Some(said) = line.strip_prefix("fail ") {
-                step = said.to_string();
+        if said.as_ref().is_some_and(|said| !said.starts_with("fail ")) {
+            // It goes on, but not with us.
+            talk.close();
+        }
+        loop {
+            match talk.line() {
+                Ok(Some(line)) => said = Some(line),
+                Ok(None) => break,
+                Err(trouble) => return trouble,
             }
         }
+        let step = said.as_ref().map_or("end", |said| said.strip_prefix("fail ").unwrap_or(said));
         match talk.finish() {
-            Ok(ended) => self.failed(file, &step, &ended.said).into(),
+            Ok(ended) => self.failed(file, step, &ended.said).into(),
             Err(trouble) => trouble,
         }
     }
@@ -273,7 +272,6 @@ impl Files<'_> {
     /// Streams a file.
     pub fn read(&self, path: &str, from: u64, sink: &mut dyn Sink) -> Result<(), Trouble> {
         let mut talk = self.start(READ, &[&from.to_string(), self.path(path)?])?;
-        talk.close();
         let mut departure = Departure { sink, watch: self.watch };
         talk.stream(&mut departure)?;
         match talk.finish()? {
@@ -291,6 +289,35 @@ impl Files<'_> {
             }
         }
     }
+}
+
+/// Why it does not go on.
+enum Stuck {
+    /// The host said something else than that it is done, or nothing more.
+    Said(Option<String>),
+    /// Something else.
+    Trouble(Trouble),
+}
+
+impl From<Trouble> for Stuck {
+    fn from(trouble: Trouble) -> Self {
+        Self::Trouble(trouble)
+    }
+}
+
+impl Stuck {
+    /// What stopped writing: if the other end is over, that will say why.
+    fn of(trouble: Trouble, talk: &Talk<'_>) -> Self {
+        match trouble {
+            Trouble::Error(Error::Failed(_)) if talk.is_over() => Self::Said(None),
+            other => Self::Trouble(other),
+        }
+    }
+}
+
+fn write(talk: &mut Talk<'_>, bytes: &[u8]) -> Result<(), Stuck> {
+    let written = talk.write(bytes);
+    written.map_err(|trouble| Stuck::of(trouble, talk))
 }
 
 /// What `stat` says of a file.

@@ -4,11 +4,11 @@
 /// A partial file of at least this size is kept when the connection is cut, and gone on with.
 pub const RESUMED: u64 = 4 << 20;
 
-/// Reads lines `SIZE PATH` to the end (`-` is any size). Prints for each path that is there
+/// Reads lines `SIZE PATH` up to an empty line (`-` is any size). Prints for each path that is there
 /// `MODE SIZE UID GID USER GROUP PATH` (mode in hexadecimal), then a line `==`, then `SHA-256  PATH` for the regular
 /// files of the right size, then `==`.
 pub const ASK: &str = r#"
-list=$(cat)
+list=$(sed '/^$/q')
 [ -n "$list" ] || { echo ==; echo ==; exit 0; }
 stats=$(printf "%s\n" "$list" | cut -d " " -f 2- | xargs -d "\n" stat -c "%f %s %u %g %U %G %n" -- 2>/dev/null)
 printf "%s\n" "$stats"

@@ -370,10 +370,11 @@ impl Link {
                 .into();
         }
         // A shell that cannot run the wrapper says so and lives on; a connection that broke says nothing.
-        if self.master.is_alive() && !lines.is_empty() && !is("mux_client") {
+        if !lines.is_empty() && self.master.stays_alive() {
             let failure = Failure::new(format!("`{}` could not run a shell", self.name));
             return failure.detail(lines.iter().map(ToString::to_string)).into();
         }
+        self.master.stays_alive();
         self.lost("it ended without a word")
     }
 }

@@ -147,6 +147,15 @@ impl Master {
         !self.ended.load(Ordering::SeqCst)
     }
 
+    /// Whether the connection is held, and will be for a moment: what it carries ends just before it does.
+    pub fn stays_alive(&self) -> bool {
+        let until = Instant::now() + Duration::from_millis(500);
+        while self.is_alive() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.is_alive()
+    }
+
     /// What ssh said, once it has ended.
     pub fn said(&self) -> String {
         self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()

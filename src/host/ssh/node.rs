@@ -47,7 +47,6 @@ impl<'a> Remote<'a> {
     pub fn run(&self, script: &str, arguments: &[&str]) -> Result<(String, i32), Trouble> {
         let argv = [&["sh", "-c", script, "vcbuild"][..], arguments].concat();
         let mut talk = Talk::start(&self.link, &argv, self.who(), self.watch)?;
-        talk.close();
         let mut text = Vec::new();
         talk.stream(&mut text)?;
         let ended = talk.finish()?;

@@ -108,11 +108,15 @@ impl<'a> Talk<'a> {
     /// Sends bytes. Fails if nobody there reads them any more; `finish` says why.
     pub fn write(&mut self, mut bytes: &[u8]) -> Result<(), Trouble> {
         while !bytes.is_empty() {
-            let Some(input) = &mut self.input else { panic!("BUG: the input was closed") };
+            let Some(input) = &mut self.input else {
+                return Err(Error::failed("it reads no more").into());
+            };
             let most = if self.link.is_limited() { bytes.len().min(STRIDE) } else { bytes.len() };
             match input.write(&bytes[..most]) {
                 Ok(n) => {
                     bytes = &bytes[n..];
+                    // It may have ended while there is still room in the pipe.
+                    self.serve_for(false, Duration::ZERO)?;
                     if let Some(delay) = self.link.delay(n as u64) {
                         let until = Instant::now() + delay;
                         while let Some(rest) = until.checked_duration_since(Instant::now()) {
@@ -123,6 +127,7 @@ impl<'a> Talk<'a> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.serve(true)?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    self.input = None;
                     return Err(Error::failed("it reads no more").into());
                 }
                 Err(error) => return Err(broken(error)),
@@ -131,7 +136,12 @@ impl<'a> Talk<'a> {
         Ok(())
     }
 
-    /// Ends its input.
+    /// Whether it reads no more.
+    pub fn is_over(&self) -> bool {
+        self.input.is_none() || self.status.is_some()
+    }
+
+    /// Ends its input before it has ended: how it ends may then not be heard.
     pub fn close(&mut self) {
         self.input = None;
     }
@@ -177,14 +187,14 @@ impl<'a> Talk<'a> {
         }
     }
 
-    /// Waits until it has ended, and says how. What it still prints is thrown away.
+    /// Waits until it has ended, and says how. What it still prints is thrown away. Its input stays open:
+    /// it must end by itself.
     pub fn finish(mut self) -> Result<Ended, Trouble> {
         self.ended()
     }
 
     /// As `finish`, for those who do not own it.
     pub fn ended(&mut self) -> Result<Ended, Trouble> {
-        self.close();
         while self.open != [false; 2] {
             self.came.clear();
             self.serve(false)?;
@@ -214,6 +224,9 @@ impl<'a> Talk<'a> {
             fds.push(PollFd::from_borrowed_fd(input.as_fd(), PollFlags::OUT));
         }
         launch::wait(&mut fds, Some(Instant::now() + tick)).map_err(broken)?;
+        if fds.iter().all(|fd| fd.revents().is_empty()) && tick.is_zero() {
+            return Ok(());
+        }
         drop(fds);
         let mut buffer = vec![0; PIECE];
         for index in 0..2 {
@@ -275,6 +288,7 @@ impl<'a> Talk<'a> {
         {
             let text = String::from_utf8_lossy(&self.said[at + 1..at + end]).into_owned();
             self.status = text.parse().ok().or(self.status);
+            self.input = None;
             self.said.drain(at..=at + end);
         }
         let more = self.said.len().saturating_sub(ERRORS);

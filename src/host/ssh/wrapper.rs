@@ -11,7 +11,10 @@ pub const END: u8 = 2;
 /// A watchdog says every second that it lives. When it cannot, the connection is gone: what runs has seen
 /// the end of its input and gets five seconds to end by itself, then all of the session is killed, which
 /// sshd (or sudo) has made for nobody else. A time limit is the net below that.
-const WRAPPER: &str = r#"LC_ALL=C; export LC_ALL; umask 022; PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; export PATH; l=$1; shift; cd / || exit 1; ( trap "" PIPE HUP; s=; trap "kill \$s; exit" TERM; n=0; while [ $n -lt $l ]; do sleep 1 3>&- & s=$!; wait $s; n=$((n+1)); printf "\001" >&3 || break; done 2>/dev/null; n=0; while [ $n -lt 5 ] && kill -0 $$; do sleep 1; n=$((n+1)); done; kill -KILL 0 ) </dev/null 3>&2 >/dev/null 2>&1 & w=$!; printf "\002vcbuild\n"; "$@"; s=$?; kill -TERM $w 2>/dev/null; wait $w 2>/dev/null; printf "\002%d\n" $s >&2"#;
+///
+/// After the end was said it waits for the end of its input: sshd does not care for standard error any more once both
+/// other streams are closed.
+const WRAPPER: &str = r#"LC_ALL=C; export LC_ALL; umask 022; PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; export PATH; l=$1; shift; cd / || exit 1; ( trap "" PIPE HUP; s=; trap "kill \$s; exit" TERM; n=0; while [ $n -lt $l ]; do sleep 1 3>&- & s=$!; wait $s; n=$((n+1)); printf "\001" >&3 || break; done 2>/dev/null; n=0; while [ $n -lt 5 ] && kill -0 $$; do sleep 1; n=$((n+1)); done; kill -KILL 0 ) </dev/null 3>&2 >/dev/null 2>&1 & w=$!; printf "\002vcbuild\n"; "$@"; s=$?; printf "\002%d\n" $s >&2; cat >/dev/null; kill -TERM $w 2>/dev/null; wait $w 2>/dev/null"#;
 
 /// Who does what is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
