@@ -342,9 +342,9 @@ pub struct Context<'a> {
 impl<'a> Context<'a> {
     /// The same for somebody who is to make this again.
     pub fn missing(&self, lost: &'a [Digest]) -> Self {
-        let Self { cache, stop, network, env, tell, owner, .. } = *self;
+        let Self { cache, stop, network, env, tell, owner, links, .. } = *self;
         let (log, warnings) = (RefCell::default(), RefCell::default());
-        Self { cache, stop, network, env, tell, owner, lost, log, warnings }
+        Self { cache, stop, network, env, tell, owner, links, lost, log, warnings }
     }
 }
 

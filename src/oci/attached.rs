@@ -104,7 +104,7 @@ mod tests {
         let subject = Descriptor { platform: None, ..image.descriptor() };
         let about =
             Attached { kind: "application/spdx+json".into(), subject, bytes: b"{\"a\":1}".to_vec() };
-        let named = [Named { image: image.clone(), tags: vec![] }];
+        let named = [Named { image: image.clone(), others: vec![], tags: vec![] }];
         let files: BTreeMap<String, Part> =
             files_with(&named, std::slice::from_ref(&about)).unwrap().into_iter().collect();
         let parts = Parts { files: &files, content: &memory };

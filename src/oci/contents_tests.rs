@@ -86,6 +86,7 @@ fn what_this_library_packs_is_listed_without_reading_content() {
         path: path.into(),
         kind,
         attributes: Attributes { mode, uid: 3_000_000, gid: 7, mtime: 1 << 40 },
+        xattrs: Default::default(),
     };
     let long = format!("opt/{}/{}", "d".repeat(200), "ü".repeat(90));
     // Nobody has this blob.

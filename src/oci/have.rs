@@ -189,7 +189,7 @@ mod tests {
         let image = plain_image(&mut memory);
         let mut whole = Have::default();
         whole.add(&image);
-        let named = [Named { image: image.clone(), tags: vec![] }];
+        let named = [Named { image: image.clone(), others: vec![], tags: vec![] }];
         let oci = memory.bytes(&archive::oci(&named).unwrap());
         assert_eq!(documents(&oci).unwrap(), whole);
         let docker = documents(&memory.bytes(&archive::docker(&named).unwrap())).unwrap();

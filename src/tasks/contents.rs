@@ -180,6 +180,7 @@ mod tests {
             path: path.into(),
             kind,
             attributes: Attributes { mode: 0o2750, uid: 1 << 31, gid: 300, mtime: 0 },
+            xattrs: Default::default(),
         };
         let content = Part::Blob(cache.cas.put(&[7; 3000]).unwrap());
         let entries = [
