@@ -232,6 +232,11 @@ import.nodes: last ran:
   `images.1.blobs.3.digest` changed
   `images.1.content_tags.0` changed
   `images.1.descriptor.digest` changed
+  `images.1.variants.0.config.digest` changed
+  `images.1.variants.0.descriptor.digest` changed
+  `images.1.variants.0.layers.0.becomes` changed
+  `images.1.variants.0.layers.0.digest` changed
+  `images.1.variants.0.layers.1.becomes` changed
   image.hello[greet]: last ran:
     `bin/greet` changed in `layers.0`
     compile.bin[greet]: last ran:
