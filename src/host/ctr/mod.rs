@@ -271,7 +271,8 @@ impl Call<'_> {
     fn import(&mut self, archive: &Archive<'_>, content: &dyn Content, pin: Pin) -> Result<(), Trouble> {
         let label = if pin == Pin::Yes { format!("{PINNED}=pinned") } else { String::new() };
         self.write(format!("import {} {label}\n", archive.size()).as_bytes())?;
-        let mut stream = Stream { talk: &mut self.talk, watch: self.on.watch, trouble: None };
+        let left = archive.payload();
+        let mut stream = Stream { talk: &mut self.talk, watch: self.on.watch, left, trouble: None };
         let sent = archive.send(content, &mut stream);
         match (stream.trouble.take(), sent) {
             (Some(Trouble::Error(Error::Failed(_))), _) if self.talk.is_over() => Err(self.failed(None)),
@@ -431,6 +432,8 @@ impl Content for Nothing {
 struct Stream<'a, 'b> {
     talk: &'a mut Talk<'b>,
     watch: &'a dyn Watch,
+    /// Payload that is not yet counted: headers are not payload.
+    left: u64,
     trouble: Option<Trouble>,
 }
 
@@ -440,7 +443,9 @@ impl Sink for Stream<'_, '_> {
             self.trouble = Some(trouble);
             return Err(Error::failed("the host takes no more"));
         }
-        self.watch.moved(bytes.len() as u64);
+        let counted = self.left.min(bytes.len() as u64);
+        self.left -= counted;
+        self.watch.moved(counted);
         Ok(())
     }
 }
