@@ -36,6 +36,8 @@ pub struct Origins {
     pub names: Vec<String>,
     /// What these place, in the same order.
     pub layers: Vec<Vec<Placed>>,
+    /// Whether layers may come from nothing of all that: `users` and the like.
+    pub others: bool,
 }
 
 /// What an entry places.
@@ -62,7 +64,10 @@ impl Origins {
         let layers = preimage.and_then(|preimage| preimage["what"]["layers"].as_array());
         let placed = layers.into_iter().flatten();
         let placed = placed.map(|layer| Vec::deserialize(layer).unwrap_or_default());
-        Self { names, layers: placed.collect() }
+        let others = ["remove", "users", "ca_certificates"];
+        let others =
+            preimage.is_none_or(|preimage| others.iter().any(|name| !preimage["what"][name].is_null()));
+        Self { names, layers: placed.collect(), others }
     }
 
     /// The name for a layer: that of the first entry that has one of its files.
@@ -87,8 +92,8 @@ impl Origins {
                 }
             }
         }
-        // `users` and the like, or a base that was made here too.
-        Ok(None)
+        // A base that was made here too.
+        Ok(self.names.first().filter(|_| !self.others).map(String::as_str))
     }
 }
 

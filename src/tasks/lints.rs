@@ -180,7 +180,8 @@ impl Wants<'_> {
         };
         let text = format!("the program to run, {}, {what}\nhint: {hint}", quoted(first));
         self.lines.push((Sort::Entrypoint, text));
-        false
+        // What is here is in the way of what a base has there, unless another folder comes first.
+        what == "is not executable" && paths.len() == 1
     }
 
     fn search_path(&self) -> Vec<Vec<u8>> {

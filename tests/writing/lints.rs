@@ -57,7 +57,7 @@ hint: link it statically, put the library into `files`, or take a base that has 
 #[test]
 fn a_base_that_has_them_is_enough() {
     let files =
-        "{ from = 'program', to = '/bin/', mode = '0755' }, { from = 'run', to = '/bin/', mode = '0755' }";
+        "{ from = 'program', to = '/bin/', mode = '0755' }, { from = 'run', to = '/job', mode = '0755' }";
     let project =
         project("image.base", files, "entrypoint = ['run']").file("run", "#! /usr/bin/env -S sh -e\n");
     compiled(&project, "program", &[], MAIN);
@@ -88,7 +88,7 @@ fn a_base_that_has_them_is_enough() {
         str![[r#"
 warning: `image.app`: `/bin/program` needs the loader `/lib64/ld-linux-x86-64.so.2`, which the image lacks
 hint: link it statically (Go: `CGO_ENABLED=0`), or take a base that has this C library
-warning: `image.app`: `/bin/run` is run by `sh`, which the image lacks
+warning: `image.app`: `/job` is run by `sh`, which the image lacks
 hint: take a base that has it, or put it into `files`
 
 "#]]
@@ -184,7 +184,7 @@ hint: each change moves almost all of it: build with `-ldflags=-compressdwarf=fa
 
 #[test]
 fn a_base_is_read_only_if_an_answer_may_lie_there() {
-    let files = "{ from = 'run', to = '/bin/', mode = '0755' }";
+    let files = "{ from = 'run', to = '/job', mode = '0755' }";
     let project = project("oci:packed", files, "")
         .file("run", "just data\n")
         .program("sh", "pretends to be a shell\n");
@@ -216,7 +216,7 @@ note: `image.app`: pinned `oci:packed` for linux/amd64 to `sha256:[..]`
     snapbox::assert_data_eq!(
         warnings(&project.run("image.app").success()),
         str![[r#"
-warning: `image.app`: `/bin/run` is run by `/bin/bash`, which the image lacks
+warning: `image.app`: `/job` is run by `/bin/bash`, which the image lacks
 hint: take a base that has it, or put it into `files`
 
 "#]]
