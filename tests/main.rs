@@ -23,3 +23,4 @@ mod style;
 mod targets;
 mod vars;
 mod verbs;
+mod virtualcluster;
