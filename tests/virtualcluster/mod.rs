@@ -35,12 +35,16 @@ const ALL: [&str; 17] = [
 
 const WORKERS: [&str; 4] = ["node1", "node2", "node3", "node4"];
 
-/// The folder of Go's program.
+/// The folder of Go's program itself; what is called `go` may be a script that calls it.
 static GO: LazyLock<PathBuf> = LazyLock::new(|| {
     let tools = root().join("target/tools/go/bin");
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut all = std::env::split_paths(&path).chain([PathBuf::from("/usr/local/go/bin"), tools]);
-    all.find(|folder| folder.join("go").exists()).expect("Go is not installed: `tests/run` does that")
+    let folder = all.find(|folder| folder.join("go").exists());
+    let folder = folder.expect("Go is not installed: `tests/run` does that");
+    let mut go = Command::new(folder.join("go"));
+    let output = go.args(["env", "GOROOT"]).env("GOTOOLCHAIN", "local").output().unwrap();
+    PathBuf::from(String::from_utf8(output.stdout).unwrap().trim()).join("bin")
 });
 
 /// What Go has compiled of its own library: it is the same for all tests.
