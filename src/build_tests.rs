@@ -288,9 +288,17 @@ impl World {
         let local = Local::new(self.folder.path().to_path_buf(), vec![self.path("cache")]);
         let (env, pins) = (Env(BTreeMap::new()), Pins::default());
         let stop = Stop::new(Duration::ZERO).unwrap();
-        let network = Network::Allowed;
-        let session =
-            Session { cache: &cache, local: &local, env: &env, pins: &pins, stop: &stop, network, jobs: 3 };
+        let (network, links) = (Network::Allowed, crate::host::ssh::Links::new([]));
+        let session = Session {
+            cache: &cache,
+            local: &local,
+            env: &env,
+            pins: &pins,
+            stop: &stop,
+            links: &links,
+            network,
+            jobs: 3,
+        };
         let earlier = Earlier::new(cache.history(self.folder.path()));
         let options = Options {
             on_failure: OnFailure::GoOn,

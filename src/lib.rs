@@ -19,7 +19,7 @@
 //! | host | `host` `pins` | the outside world: processes, files, git, nodes, clusters |
 //! | libraries | `oci` `patch` `manifest` `cache` | one thing each, and no task |
 //! | work | `work` `key` `explain` | what a task, an action and an effect are |
-//! | tasks | `tasks` | the nine kinds, one file each |
+//! | tasks | `tasks` | the ten kinds, one file each |
 //! | config | `config` | `vcbuild.toml` |
 //! | graph | `schedule` `graph` | names, edges, what may run next |
 //! | engine | `memo` `step` `step_effect` `worker` `build` | running it |
@@ -38,6 +38,8 @@
 //! | how a patch is written again | `patch/keep.rs` (sections), `patch/kept.rs` (hunks), `patch/write.rs` (new ones) |
 //! | the verbs that edit patches | `cli/patch/` |
 //! | the bytes of images | `oci` |
+//! | where a base comes from | `tasks/base.rs`, `tasks/origin.rs` |
+//! | how registries and daemons are spoken to | `host/registry`, `host/docker`; both by `host/http.rs` |
 //! | what is remembered of files, results, runs | `cache/stamps.rs`, `cache/actions.rs`, `cache/history.rs` |
 //! | what a no-op looks at | `memo` |
 //! | what happens when content is lost | `schedule/rules.rs` decides, `step.rs` finds the owner |

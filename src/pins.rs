@@ -129,6 +129,11 @@ impl Pins {
         Ok(pins)
     }
 
+    /// Everything that is pinned.
+    pub fn all(&self) -> impl Iterator<Item = &Pin> {
+        self.all.keys()
+    }
+
     /// What something is pinned to.
     pub fn pinned(&self, pin: &Pin) -> Option<&str> {
         self.all.get(pin).map(String::as_str)

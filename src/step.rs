@@ -242,6 +242,7 @@ fn action_step(
     let context = Context {
         cache,
         stop: session.stop,
+        links: session.links,
         network: session.network,
         env: session.env,
         tell,

@@ -18,9 +18,6 @@ pub struct Done {
     pub failure: Option<Failure>,
 }
 
-/// Destinations that are worked on at once.
-const AT_ONCE: usize = 16;
-
 /// Brings all destinations to what is wanted. Fails only with lost content, or when it was stopped.
 pub fn run(job: &Job<'_>, session: &Session<'_>, tell: &dyn Tell, effect: &dyn Effect) -> Result<Done> {
     let reach = Reach {
@@ -28,10 +25,20 @@ pub fn run(job: &Job<'_>, session: &Session<'_>, tell: &dyn Tell, effect: &dyn E
         root: session.local.root(),
         stop: session.stop,
         network: session.network,
+        links: session.links,
+        env: session.env,
         tell,
     };
+    let at_once = session.links.parallel();
     let names = effect.destinations();
-    let probed = parallel(names.len(), |index| effect.probe(index, &reach));
+    let probed = parallel(names.len(), at_once, |index| match effect.probe(index, &reach) {
+        // One that breaks off twice does not answer.
+        Err(Fault::Again(_)) => effect.probe(index, &reach).map_err(|fault| match fault {
+            Fault::Again(failure) => Fault::Unreachable(failure.message),
+            other => other,
+        }),
+        probed => probed,
+    });
     let mut ways: Vec<Way<'_>> = Vec::new();
     for (name, probed) in names.iter().zip(probed) {
         ways.push(Way::new(name, probed)?);
@@ -43,8 +50,12 @@ pub fn run(job: &Job<'_>, session: &Session<'_>, tell: &dyn Tell, effect: &dyn E
         tell.start();
     }
     session.stop.check()?;
-    let applied = parallel(ways.len(), |index| match &ways[index].change {
-        Some(change) if !change.lines().is_empty() => change.apply(&reach).map(Some),
+    let applied = parallel(ways.len(), at_once, |index| match &ways[index].change {
+        Some(change) if !change.lines().is_empty() => match change.apply(&reach) {
+            // What was sent before it was cut off counts only as far as it need not be sent again.
+            Err(Fault::Again(_)) => effect.probe(index, &reach)?.apply(&reach).map(Some),
+            applied => applied.map(Some),
+        },
         _ => Ok(None),
     });
     for (way, applied) in ways.iter_mut().zip(applied) {
@@ -52,10 +63,14 @@ pub fn run(job: &Job<'_>, session: &Session<'_>, tell: &dyn Tell, effect: &dyn E
     }
     // What is only a name moves last, and only when all that could be reached is complete.
     if ways.iter().all(|way| way.end.outcome != Outcome::Failed) {
-        let finished = parallel(ways.len(), |index| match (&ways[index].change, ways[index].end.outcome) {
-            (Some(change), Outcome::Applied) => change.finish(&reach).map(|()| None),
-            _ => Ok(None),
-        });
+        let finished =
+            parallel(ways.len(), at_once, |index| match (&ways[index].change, ways[index].end.outcome) {
+                (Some(change), Outcome::Applied) => match change.finish(&reach) {
+                    Err(Fault::Again(_)) => change.finish(&reach).map(|()| None),
+                    finished => finished.map(|()| None),
+                },
+                _ => Ok(None),
+            });
         for (way, finished) in ways.iter_mut().zip(finished) {
             way.take(finished)?;
         }
@@ -77,6 +92,7 @@ impl<'a> Way<'a> {
             name: name.to_string(),
             outcome: Outcome::Unchanged,
             bytes_sent: 0,
+            bytes_planned: 0,
             changes: Vec::new(),
             error: None,
         };
@@ -84,12 +100,14 @@ impl<'a> Way<'a> {
         match probed {
             Ok(change) => {
                 way.end.changes = change.lines();
+                way.end.bytes_planned = change.bytes();
                 way.change = Some(change);
             }
             Err(Fault::Unreachable(why)) => {
                 way.end.outcome = Outcome::Deferred;
                 way.end.error = Some(why);
             }
+            Err(Fault::Again(failure)) => way.fail(failure.into())?,
             Err(Fault::Error(error)) => way.fail(error)?,
         }
         Ok(way)
@@ -104,6 +122,7 @@ impl<'a> Way<'a> {
                 self.end.bytes_sent += bytes;
             }
             Err(Fault::Error(error)) => self.fail(error)?,
+            Err(Fault::Again(failure)) => self.fail(failure.into())?,
             // It answered before: that it does no more is a failure of what was begun.
             Err(Fault::Unreachable(why)) => self.fail(Error::failed(why))?,
         }
@@ -142,7 +161,7 @@ fn planned(job: &Job<'_>, ways: Vec<Way<'_>>) -> Done {
 }
 
 /// The results of `each` for 0, 1, …, with at most so many at once.
-fn parallel<T: Send>(count: usize, each: impl Fn(usize) -> T + Sync) -> Vec<T> {
+fn parallel<T: Send>(count: usize, at_once: usize, each: impl Fn(usize) -> T + Sync) -> Vec<T> {
     if count <= 1 {
         return (0..count).map(each).collect();
     }
@@ -156,7 +175,7 @@ fn parallel<T: Send>(count: usize, each: impl Fn(usize) -> T + Sync) -> Vec<T> {
             }
             done
         };
-        let workers: Vec<_> = (0..count.min(AT_ONCE)).map(|_| scope.spawn(worker)).collect();
+        let workers: Vec<_> = (0..count.min(at_once)).map(|_| scope.spawn(worker)).collect();
         let joined = workers.into_iter().map(|worker| match worker.join() {
             Ok(done) => done,
             Err(panic) => std::panic::resume_unwind(panic),

@@ -15,6 +15,7 @@ use crate::cache::local::{Local, Seen};
 use crate::cache::stamps::Stamps;
 use crate::digest::Digest;
 use crate::error::{Error, Failure, Result};
+use crate::host::ssh::Links;
 use crate::host::stop::Stop;
 use crate::pins::{Pin, Pins};
 
@@ -122,6 +123,11 @@ pub trait Effect: Send + Sync {
     /// The names of the destinations, in order.
     fn destinations(&self) -> Vec<String>;
 
+    /// Whether some destination is not on this machine, so that it pays to ask several at once.
+    fn is_away(&self) -> bool {
+        false
+    }
+
     /// Asks one destination what is missing there. Changes nothing.
     fn probe(&self, destination: usize, reach: &Reach<'_>) -> Result<Box<dyn Change + '_>, Fault>;
 }
@@ -148,6 +154,8 @@ pub trait Change: Send + Sync {
 pub enum Fault {
     /// It does not answer: the next run does it.
     Unreachable(String),
+    /// It was cut off, or things moved there meanwhile: probed again, it may be done.
+    Again(Failure),
     /// Everything else, also lost content.
     Error(Error),
 }
@@ -195,6 +203,8 @@ pub struct Session<'a> {
     pub pins: &'a Pins,
     /// The user's wish to stop.
     pub stop: &'a Stop,
+    /// Connections to hosts.
+    pub links: &'a Links,
     /// Whether the network may be used.
     pub network: Network,
     /// How many actions run at once: how many threads one of them may use.
@@ -300,6 +310,8 @@ pub struct Context<'a> {
     pub cache: &'a Cache,
     /// The user's wish to stop.
     pub stop: &'a Stop,
+    /// Connections to hosts.
+    pub links: &'a Links,
     /// Whether the network may be used.
     pub network: Network,
     /// The environment: for programs that find the user's settings in it (git).
@@ -325,8 +337,12 @@ pub struct Reach<'a> {
     pub root: &'a Path,
     /// The user's wish to stop.
     pub stop: &'a Stop,
+    /// Connections to hosts.
+    pub links: &'a Links,
     /// Whether the network may be used.
     pub network: Network,
+    /// The environment: for credentials, proxies and the like.
+    pub env: &'a Env,
     /// Where to tell what is going on.
     pub tell: &'a dyn Tell,
 }

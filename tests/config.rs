@@ -21,7 +21,7 @@ error: unknown table `x`
   |
 4 | x = 1
   | ^
-hint: tables are project, vars, profile, host, hosts, cluster, and the kinds clone, patch, compile, image, save, fetch, upload, import, deploy
+hint: tables are project, vars, profile, host, hosts, cluster, registry, and the kinds clone, patch, compile, image, save, fetch, upload, import, push, deploy
 
 error: 2 mistakes in `vcbuild.toml`
 
@@ -106,7 +106,7 @@ error: unknown table `frobnicate`
   |
 3 | [frobnicate]
   |  ^^^^^^^^^^
-hint: tables are project, vars, profile, host, hosts, cluster, and the kinds clone, patch, compile, image, save, fetch, upload, import, deploy
+hint: tables are project, vars, profile, host, hosts, cluster, registry, and the kinds clone, patch, compile, image, save, fetch, upload, import, push, deploy
 
 error: 1 mistake in `vcbuild.toml`
 
@@ -143,12 +143,11 @@ error: 1 mistake in `vcbuild.toml`
     refused(
         "[host.n]\nlocal = 'n'\nssh = 'root@n'\n",
         str![[r#"
-error: unknown key `ssh` in `host.n`
- --> vcbuild.toml:5:1
+error: `local` and `ssh` exclude each other
+ --> vcbuild.toml:5:7
   |
 5 | ssh = 'root@n'
-  | ^^^
-hint: known here: `local`
+  |       ^^^^^^^^
 
 error: 1 mistake in `vcbuild.toml`
 
@@ -656,7 +655,7 @@ error: unknown key `colour` in `project`
   |
 3 | colour = 'red'
   | ^^^^^^
-hint: known here: `default`, `name`, `pools`
+hint: known here: `default`, `limit`, `name`, `parallel_hosts`, `pools`
 
 error: `url`: expected a string, found a whole number
  --> vcbuild.toml:7:7

@@ -64,7 +64,7 @@ fn only_what_changed_is_written() {
     let before: Vec<_> = objects(&project).iter().map(|name| time(name)).collect();
     project.write("page", "good day\n");
     project.run("").success().did(&["image.web", "deploy.all"]).stderr(str![[r#"
-     ran image.web  [TIME]  `page` changed in `layers.0`
+     ran image.web  [TIME]  `page` changed in `layers.0.0.tree`
  applied deploy.all  [TIME]  here 413 B
           change Deployment prod/web (spec.template)
 done: 1 ran, 1 applied ([TIME])

@@ -101,11 +101,11 @@ fetch.settings 1 87c7cc724949af8d3d464e2a839f8caf
         snapbox::assert_data_eq!(
             found,
             str![[r#"
-image.base 1 52565eadfd930f0d7e7eea54d76667c6
-image.app 1 39fccf238f24223f8e72ed4a4773c9d2
-save.docker 1 14063429912eaf50fc91c18ca477c93f
-save.archive 1 6a9d8879fc647390cbc540f45685a0fa
-save.layout 1 65938aca2406ea0d4e995d1aa1cec725
+image.base 2 466ab6f5b5e159fe8ff452c0236e9000
+image.app 2 ebf21dab2b03bbc5dc416bbd6754279e
+save.docker 1 9eb71fd365a72ea11c6b742176ebd859
+save.archive 1 075fa11af07066353251f2d1f32dfae2
+save.layout 1 b351c952d36d94533fc85dd334b799fa
 
 "#]]
         );

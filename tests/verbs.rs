@@ -218,7 +218,7 @@ compile.bin[greet]: last ran:
 "#]]);
     project.call("why image.hello[greet]").success().stdout(str![[r#"
 image.hello[greet]: last ran:
-  `bin/greet` changed in `layers.0`
+  `greet` changed in `layers.0.0.tree`
   compile.bin[greet]: last ran:
     `src/greet.c` changed in `tree`
     patch.patched: last ran:
@@ -232,8 +232,13 @@ import.nodes: last ran:
   `images.1.blobs.3.digest` changed
   `images.1.content_tags.0` changed
   `images.1.descriptor.digest` changed
+  `images.1.variants.0.config.digest` changed
+  `images.1.variants.0.descriptor.digest` changed
+  `images.1.variants.0.layers.0.becomes` changed
+  `images.1.variants.0.layers.0.digest` changed
+  `images.1.variants.0.layers.1.becomes` changed
   image.hello[greet]: last ran:
-    `bin/greet` changed in `layers.0`
+    `greet` changed in `layers.0.0.tree`
     compile.bin[greet]: last ran:
       `src/greet.c` changed in `tree`
       patch.patched: last ran:
@@ -464,10 +469,10 @@ fn plan_changes_no_destination() {
     let project = project();
     project.call("plan").success().stdout(str![[r#"
 import.n
-    n: 6.7 kB to send, 2 changes
-        i:vc-[DIGEST] 4 blobs, 6.6 kB
+    n: 6.8 kB to send, 2 changes
+        i:vc-[DIGEST] 4 blobs, 6.7 kB
         name example.com/i:1
-plan: 6.7 kB and 2 changes on 1 destination
+plan: 6.8 kB and 2 changes on 1 destination
 
 "#]]);
     assert!(!project.path("n").exists());

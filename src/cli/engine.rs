@@ -54,6 +54,7 @@ impl<'a> Engine<'a> {
             env: &self.place.env,
             pins: &self.project.pins,
             stop: self.stop,
+            links: &self.place.links,
             network: self.how.network,
             jobs: self.how.jobs,
         }

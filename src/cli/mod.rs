@@ -3,10 +3,12 @@
 
 mod cache;
 mod check;
+mod doctor;
 mod engine;
 mod forecast;
 mod get;
 mod graph;
+mod hosts;
 mod list;
 mod log;
 mod part;
@@ -133,6 +135,10 @@ enum Verb {
     Vars,
     /// Moves pins in vcbuild.lock to what their names mean now
     Update(update::Update),
+    /// Shows the hosts and what they have
+    Hosts(hosts::HostsVerb),
+    /// Looks at the hosts and says what is wrong with them
+    Doctor,
     /// Edits patches: new ones, changes, refreshed places, a new tree below
     Patch(patch::PatchVerb),
     /// Looks after the cache
@@ -259,6 +265,8 @@ fn dispatch(
         Verb::Check => check::run(&session),
         Verb::Vars => vars::run(&session),
         Verb::Update(verb) => verb.run(&session),
+        Verb::Hosts(verb) => verb.run(&session),
+        Verb::Doctor => doctor::run(&session),
         Verb::Patch(verb) => verb.run(&session),
         Verb::Cache(verb) => verb.run(&session),
         Verb::Schema | Verb::Completions { .. } => panic!("BUG: already done"),

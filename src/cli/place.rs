@@ -11,7 +11,8 @@ use crate::config::vars::{Overrides, Variable};
 use crate::digest::{Digest, Hasher};
 use crate::error::{At, Error, Mistake, Source};
 use crate::graph::Graph;
-use crate::host::fs::{self, Links};
+use crate::host::fs;
+use crate::host::ssh::Links;
 use crate::pins::{self, Pins};
 use crate::work::Env;
 
@@ -26,6 +27,8 @@ pub struct Place {
     cache: PathBuf,
     /// The environment.
     pub env: Env,
+    /// Connections to hosts.
+    pub links: Links,
     files: Vec<PathBuf>,
     set: Vec<String>,
     profile: Option<String>,
@@ -82,7 +85,16 @@ impl Place {
             None => root.join("cache"),
         };
         let files = global.vars.iter().map(|file| here.join(file)).collect();
-        Ok(Self { root, cache, env, files, set: global.set.clone(), profile: global.profile.clone() })
+        let links = Links::new(env.0.clone());
+        Ok(Self {
+            root,
+            cache,
+            env,
+            links,
+            files,
+            set: global.set.clone(),
+            profile: global.profile.clone(),
+        })
     }
 
     /// Opens the cache.
@@ -102,9 +114,15 @@ impl Place {
         let fact = |path: &PathBuf| Fact {
             path: path.as_os_str().as_bytes().to_vec(),
             look: Look::Target,
-            stamp: fs::status(path, Links::Follow).ok().flatten().map(|status| status.stamp),
+            stamp: fs::status(path, fs::Links::Follow).ok().flatten().map(|status| status.stamp),
         };
         own.iter().chain(&self.files).map(fact).collect()
+    }
+
+    /// Reads the configuration alone.
+    pub fn config(&self) -> Result<config::Config, Halt> {
+        let written = self.read()?;
+        Ok(config::load(Source { name: CONFIG.into(), text: written.text }, &written.overrides)?)
     }
 
     /// Reads the configuration and the lock.
@@ -124,6 +142,8 @@ impl Place {
     pub fn project_of(&self, written: &Written, text: String, pins: Pins) -> Result<Project, Halt> {
         let config = config::load(Source { name: CONFIG.into(), text }, &written.overrides)?;
         let variables = config.variables.clone();
+        self.links.set_parallel(config.parallel_hosts);
+        self.links.set_limit(config.limit);
         let mut never: Vec<PathBuf> = config.embedded.iter().map(|path| self.root.join(path)).collect();
         never.push(self.cache.canonicalize().unwrap_or_else(|_| self.cache.clone()));
         let graph = Graph::new(config)?;

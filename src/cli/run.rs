@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::engine::Engine;
 use super::part::{self, Part};
@@ -252,13 +253,46 @@ fn go(session: &Session, targets: &[String], how: &How, faces: &mut Faces) -> Re
 
 /// Whether destinations and hosts are still as the memo says.
 fn holds(memo: &Memo, place: &Place, cache: &Cache, how: &How, stop: &Stop) -> bool {
-    let reach = Reach { cache, root: &place.root, stop, network: how.network, tell: &Silent };
-    let still = |(kind, wants): &(String, serde_json::Value)| {
+    let (root, links, env, network) = (&place.root, &place.links, &place.env, how.network);
+    let reach = Reach { cache, root, stop, links, network, env, tell: &Silent };
+    let mut effects = Vec::new();
+    for (kind, wants) in &memo.head.effects {
         let Some(effect) = tasks::effect(kind, wants) else { return false };
-        (0..effect.destinations().len())
-            .all(|index| effect.probe(index, &reach).is_ok_and(|change| change.lines().is_empty()))
+        effects.push(effect);
+    }
+    let facts = memo.head.remote.len();
+    let asked = |index: usize, destination: usize| {
+        let probed = effects[index].probe(destination, &reach);
+        probed.is_ok_and(|change| change.lines().is_empty())
     };
-    memo.head.effects.iter().all(still) && memo.head.remote.iter().all(|fact| tasks::still(fact, &reach))
+    let places = effects.iter().enumerate();
+    let places: Vec<(usize, usize)> = places
+        .flat_map(|(index, effect)| (0..effect.destinations().len()).map(move |d| (index, d)))
+        .collect();
+    let count = places.len() + facts;
+    let at_once =
+        if effects.iter().any(|effect| effect.is_away()) { links.parallel().min(count) } else { 1 };
+    let (next, same) = (AtomicUsize::new(0), AtomicBool::new(true));
+    let work = || {
+        while same.load(Ordering::Relaxed) {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let still = match (places.get(number), number.checked_sub(places.len())) {
+                (Some((index, destination)), _) => asked(*index, *destination),
+                (None, Some(fact)) if fact < facts => tasks::still(&memo.head.remote[fact], &reach),
+                _ => return,
+            };
+            if !still {
+                same.store(false, Ordering::Relaxed);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..at_once {
+            scope.spawn(work);
+        }
+        work();
+    });
+    same.into_inner()
 }
 
 /// The tasks that are told of when there was nothing to do; `None` if the memo does not know them.
@@ -293,6 +327,7 @@ fn unchanged(
             name,
             outcome: Outcome::Unchanged,
             bytes_sent: 0,
+            bytes_planned: 0,
             changes: Vec::new(),
             error: None,
         };

@@ -1,16 +1,16 @@
 //! `update`: moves pins to what their names mean now, and says from where to where. A tag that has moved is
 //! followed only when its task is named.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::engine::Engine;
+use super::forecast::Silent;
 use super::run::How;
 use super::{Halt, Session, say};
 use crate::error::{Error, Failure};
 use crate::host::stop::Stop;
 use crate::pins::Pin;
 use crate::report::text::clean;
-use crate::tasks::base;
 use crate::tasks::clone::{self, Between};
 
 /// Arguments of `update`
@@ -31,22 +31,23 @@ impl Update {
             true => graph.ids().collect(),
             false => graph.targets(&self.names)?,
         };
-        let wanted: BTreeSet<Pin> = ids.iter().flat_map(|id| graph.node(*id).task.pins()).collect();
+        let pins = |id| graph.node(id).task.pins().into_iter().map(move |pin| (pin, id));
+        let wanted: BTreeMap<Pin, _> = ids.iter().flat_map(|id| pins(*id)).collect();
         let (how, stop) = (How::usual(), Stop::new(Stop::GRACE)?);
         stop.listen()?;
         let engine = Engine::new(place, &cache, &project, &how, &stop);
         let (session, named) = (engine.session(), !self.names.is_empty());
         let (mut pins, mut moved, mut tags) = (project.pins.clone(), false, Vec::new());
-        for pin in wanted {
+        for (pin, owner) in wanted {
             let before = pins.pinned(&pin).map(str::to_string);
             let (now, kind) = match &pin {
                 Pin::Git { url, rev } => {
                     let found = clone::resolve(url, rev, &session)?;
                     (found.commit, found.kind)
                 }
-                Pin::Image { reference, .. } => {
-                    let folder = reference.strip_prefix("oci:").unwrap_or(reference);
-                    (base::resolve(&place.root.join(folder))?, clone::Kind::Branch)
+                Pin::Image { .. } => {
+                    let now = graph.node(owner).task.image_now(&pin, &session, &Silent)?;
+                    (now, clone::Kind::Branch)
                 }
             };
             let text = match (&before, &pin) {

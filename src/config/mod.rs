@@ -1,14 +1,17 @@
 //! `vcbuild.toml` from text to a checked configuration, with all mistakes at once: parse, variables,
 //! instances, one table for each kind, then names. Reads no file and runs nothing.
 
+mod host;
 pub mod matrix;
 pub mod read;
+pub mod registries;
 mod resolve;
 pub mod schema;
 pub mod value;
 pub mod vars;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -17,7 +20,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Mistake, Source, did_you_mean};
-use crate::host::{cluster, node};
+use crate::host::{cluster, node, registry};
 use crate::tasks::names::{Declare, Placed, Reference};
 use crate::tasks::{self, KINDS};
 use crate::work::TaskName;
@@ -38,6 +41,12 @@ pub struct Config {
     pub variables: Vec<Variable>,
     /// All tasks, instances each on its own, in the order of the file.
     pub tasks: Vec<Declared>,
+    /// The hosts, by name.
+    pub hosts: BTreeMap<String, node::Spec>,
+    /// How many hosts may be worked on at once.
+    pub parallel_hosts: usize,
+    /// How many bytes in a second may go to all machines together.
+    pub limit: Option<u64>,
     /// The folders of embedded destinations: never read as inputs.
     pub embedded: Vec<String>,
     /// The file.
@@ -69,6 +78,10 @@ pub struct Project {
     /// How many tasks of a pool may run at once
     #[serde(default)]
     pools: BTreeMap<String, usize>,
+    /// How many hosts may be worked on at once [default: 32]
+    parallel_hosts: Option<NonZeroUsize>,
+    /// How many bytes in a second may go to all machines together, as in `100M`
+    limit: Option<Placed<String>>,
 }
 
 /// `[host.NAME]`
@@ -76,7 +89,24 @@ pub struct Project {
 #[serde(deny_unknown_fields)]
 pub struct Host {
     /// The folder of an embedded node, relative to the project or absolute
-    local: Placed<String>,
+    local: Option<Placed<String>>,
+    /// A machine, as `ssh` takes it: `user@host`, a name of the user's ssh configuration, `ssh://user@host:port`
+    ssh: Option<Placed<String>>,
+    /// A Docker or Podman daemon of this machine, by its socket: `unix:///var/run/docker.sock`
+    docker: Option<Placed<String>>,
+    /// A configuration of ssh to use in place of the user's, relative to the project or absolute
+    ssh_config: Option<Placed<String>>,
+    /// The host key that is taken: `strict` (one that ssh knows for the host's name; the default), `accept-new`
+    /// (any at the first contact), or the key itself as in a `.pub` file
+    host_key: Option<Placed<String>>,
+    /// Whether everything is done by root, through sudo without a password
+    sudo: Option<bool>,
+    /// The socket of containerd [default: /run/containerd/containerd.sock]
+    containerd: Option<Placed<String>>,
+    /// The program `ctr`, with its first arguments [default: ["ctr"]]
+    ctr: Option<Vec<Placed<String>>>,
+    /// How many bytes in a second may go to it, as in `10M`
+    limit: Option<Placed<String>>,
 }
 
 /// `[hosts.NAME]`
@@ -109,8 +139,11 @@ pub struct Common {
 struct Tables {
     project: Option<Project>,
     hosts: BTreeMap<String, node::Spec>,
+    /// Hosts whose tables are wrong, which has been said.
+    wrong: BTreeSet<String>,
     groups: BTreeMap<String, Group>,
     clusters: BTreeMap<String, cluster::Spec>,
+    registries: registry::Settings,
     variables: Vec<Variable>,
     instances: Vec<Instance>,
 }
@@ -185,10 +218,14 @@ fn read_tables(document: &mut Value, overrides: &Overrides, mistakes: &mut Mista
             None
         }
     };
-    let mut hosts = BTreeMap::new();
+    let (mut hosts, mut wrong) = (BTreeMap::new(), BTreeSet::new());
     for (name, place, table) in named(document, "host", &context, mistakes) {
         if let Some(host) = mistakes.read::<Host>(&format!("host.{name}"), &place, &table) {
-            hosts.insert(name.clone(), node::Spec { name, local: host.local.value });
+            if let Some(at) = host.at(&name, &place, mistakes) {
+                hosts.insert(name.clone(), node::Spec { name, at });
+            } else {
+                wrong.insert(name);
+            }
         }
     }
     let mut groups = BTreeMap::new();
@@ -206,19 +243,21 @@ fn read_tables(document: &mut Value, overrides: &Overrides, mistakes: &mut Mista
             clusters.insert(name.clone(), cluster::Spec { name, dir: cluster.dir.value });
         }
     }
+    let registries = named(document, "registry", &context, mistakes);
+    let registries = registries::read(registries.into_iter(), mistakes);
     let mut instances = Vec::new();
     for kind in KINDS {
         read_kind(kind, document, &variables, &mut instances, mistakes);
     }
     instances.sort_by_key(|instance| instance.place.start);
     for (key, _) in document.entries() {
-        let known = ["project", "vars", "profile", "host", "hosts", "cluster"];
+        let known = ["project", "vars", "profile", "host", "hosts", "cluster", "registry"];
         let hint = did_you_mean(&key.name, known.into_iter().chain(KINDS)).or_else(|| {
             Some(format!("tables are {}, and the kinds {}", known.join(", "), KINDS.join(", ")))
         });
         mistakes.note(key.span.clone(), format!("unknown table `{}`", key.name), hint);
     }
-    Tables { project, hosts, groups, clusters, variables, instances }
+    Tables { project, hosts, wrong, groups, clusters, registries, variables, instances }
 }
 
 /// The tables `[kind.NAME]`, rendered.
@@ -247,7 +286,8 @@ fn raw(document: &mut Value, kind: &str, mistakes: &mut Mistakes) -> Vec<(String
     let mut found = Vec::new();
     for (key, table) in entries {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-        if key.name.is_empty() || !key.name.bytes().all(fits) {
+        // The name of a registry is its host, and is looked at as such.
+        if key.name.is_empty() || (kind != "registry" && !key.name.bytes().all(fits)) {
             let message = format!("`{}` cannot be a name", key.name);
             mistakes.note(key.span, message, Some("letters, digits, `_` and `-`".into()));
         } else if !matches!(table.data, Data::Table(_)) {

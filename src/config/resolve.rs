@@ -2,6 +2,7 @@
 //! and what is right goes on. Reads no file.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
 use std::ops::Range;
 
 use super::matrix::{self, Axes};
@@ -10,7 +11,7 @@ use super::vars;
 use super::{Config, Declared, Instance, Tables};
 use crate::error::{Mistake, did_you_mean};
 use crate::glob;
-use crate::host::{cluster, node};
+use crate::host::{cluster, node, registry, ssh};
 use crate::tasks::KINDS;
 use crate::tasks::names::{Names, Outputs, Placed, Reference, To, Want};
 use crate::work::TaskName;
@@ -19,7 +20,7 @@ use crate::work::TaskName;
 type Known = BTreeMap<String, Vec<(Axes, TaskName)>>;
 
 pub fn resolve(tables: Tables, mistakes: Mistakes) -> Result<Config, Vec<Mistake>> {
-    let Tables { project, hosts, groups, clusters, variables, instances } = tables;
+    let Tables { project, hosts, wrong, groups, clusters, registries, variables, instances } = tables;
     let mut known = Known::new();
     for instance in &instances {
         known
@@ -27,6 +28,10 @@ pub fn resolve(tables: Tables, mistakes: Mistakes) -> Result<Config, Vec<Mistake
             .or_default()
             .push((instance.axes.clone(), instance.name.clone()));
     }
+    let mut mistakes = mistakes;
+    let limit = project.as_ref().and_then(|project| project.limit.as_ref());
+    let limit = limit.and_then(|limit| super::host::rate(limit, &mut mistakes));
+    let parallel = project.as_ref().and_then(|project| project.parallel_hosts);
     let (name, default, pools) = match project {
         Some(project) => (project.name.value, project.default, project.pools),
         None => (String::new(), None, BTreeMap::new()),
@@ -40,8 +45,10 @@ pub fn resolve(tables: Tables, mistakes: Mistakes) -> Result<Config, Vec<Mistake
         project: &name,
         known: &known,
         hosts: &hosts,
+        wrong: &wrong,
         groups: &groups,
         clusters: &clusters,
+        registries: &registries,
         variables: &variables,
         axes: Axes::new(),
         task: TaskName(String::new()),
@@ -79,10 +86,25 @@ pub fn resolve(tables: Tables, mistakes: Mistakes) -> Result<Config, Vec<Mistake
     }
     let mut mistakes = scope.mistakes;
     if mistakes.all.is_empty() {
-        let embedded = hosts.values().map(|host| host.local.clone());
+        let parallel_hosts = parallel.map_or(ssh::PARALLEL, NonZeroUsize::get);
+        let embedded = hosts.values().filter_map(|host| match &host.at {
+            node::At::Local(folder) => Some(folder.clone()),
+            node::At::Ssh(_) | node::At::Docker(_) => None,
+        });
         let embedded = embedded.chain(clusters.values().map(|cluster| cluster.dir.clone())).collect();
         let source = mistakes.source;
-        return Ok(Config { name, default, pools, variables, tasks, embedded, source });
+        return Ok(Config {
+            name,
+            default,
+            pools,
+            variables,
+            tasks,
+            hosts,
+            parallel_hosts,
+            limit,
+            embedded,
+            source,
+        });
     }
     mistakes.all.sort_by_key(|mistake| mistake.place.as_ref().map(|(_, span)| span.start));
     Err(mistakes.all)
@@ -93,8 +115,10 @@ struct Scope<'a> {
     known: &'a Known,
     outputs: &'a BTreeMap<TaskName, Outputs>,
     hosts: &'a BTreeMap<String, node::Spec>,
+    wrong: &'a BTreeSet<String>,
     groups: &'a BTreeMap<String, super::Group>,
     clusters: &'a BTreeMap<String, cluster::Spec>,
+    registries: &'a registry::Settings,
     variables: &'a [vars::Variable],
     axes: Axes,
     task: TaskName,
@@ -236,6 +260,7 @@ impl Names for Scope<'_> {
         let mut found: Vec<node::Spec> = Vec::new();
         let mut open: Vec<Placed<String>> = names.iter().rev().cloned().collect();
         let mut entered = BTreeSet::new();
+        let mut broken = false;
         while let Some(name) = open.pop() {
             if let Some(host) = self.hosts.get(&name.value) {
                 if !found.contains(host) {
@@ -245,13 +270,15 @@ impl Names for Scope<'_> {
                 if entered.insert(name.value.clone()) {
                     open.extend(group.list.iter().rev().cloned());
                 }
+            } else if self.wrong.contains(&name.value) {
+                broken = true;
             } else {
                 let known = self.hosts.keys().chain(self.groups.keys()).map(String::as_str);
                 let hint = did_you_mean(&name, known);
                 self.mistake(name.range(), format!("there is no host or group `{}`", name.value), hint);
             }
         }
-        if found.is_empty() {
+        if found.is_empty() && !broken {
             let place = names.first().map_or(0..0, Placed::range);
             if !self.mistakes.all.iter().any(|m| m.place.as_ref().is_some_and(|(_, span)| *span == place)) {
                 self.mistake(place, format!("`{}` has no host", self.task), None);
@@ -267,6 +294,10 @@ impl Names for Scope<'_> {
             self.mistake(name.range(), format!("there is no cluster `{}`", name.value), hint);
         }
         found
+    }
+
+    fn registries(&self) -> registry::Settings {
+        self.registries.clone()
     }
 
     fn contained(&mut self, path: &Placed<String>) {

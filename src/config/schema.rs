@@ -4,6 +4,7 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+use super::registries::Registry;
 use super::{Cluster, Common, Group, Host, Project};
 use crate::tasks::names::Declare;
 use crate::tasks::{self, KINDS};
@@ -25,6 +26,7 @@ pub fn schema() -> Value {
     properties.insert("host".into(), many(table::<Host>(&mut generator)));
     properties.insert("hosts".into(), many(table::<Group>(&mut generator)));
     properties.insert("cluster".into(), many(table::<Cluster>(&mut generator)));
+    properties.insert("registry".into(), many(table::<Registry>(&mut generator)));
     let common = table::<Common>(&mut generator);
     for kind in KINDS {
         let mut schema = tasks::visit(kind, Table(&mut generator));

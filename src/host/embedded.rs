@@ -2,6 +2,7 @@
 //! `images/` its blobs and names (an image layout, readable by others), `lock` is held while it is
 //! changed. Does not know what its blobs are.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
@@ -11,12 +12,13 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use serde_json::Value;
 
-use crate::digest::{Blob, Hasher, PIECE};
+use crate::digest::{Blob, PIECE};
 use crate::error::{At, Error, Failure, Result, io_words};
 use crate::host::fs::{self, Kind, Links};
-use crate::host::index::{self, Index};
+use crate::host::index::Index;
 use crate::host::inside::{self, Inside, Missing};
-use crate::host::node::{Answer, Found, Load, Memory, Node, Question, Spec, Trouble, Watch};
+use crate::host::node::{Answer, Found, Image, Load, Memory, Node, Question, Standing, Trouble, Watch};
+use crate::host::passing::{Arrival, Departure, Hash};
 use crate::recipe::{Content, Part, Recipe, Sink};
 
 const FILES: &str = "files";
@@ -45,20 +47,21 @@ impl<'a> Embedded<'a> {
     /// nowhere, a missing folder above an absolute path, and a file system that does not answer: what
     /// looks like that is not mounted.
     pub fn open(
-        spec: &Spec,
+        name: &str,
+        folder: &str,
         root: &Path,
         memory: &'a dyn Memory,
         watch: &'a dyn Watch,
     ) -> Result<Self, Trouble> {
-        let (path, shown) = (root.join(&spec.local), PathBuf::from(&spec.local));
+        let (path, shown) = (root.join(folder), PathBuf::from(folder));
         let inside = match Inside::open(&path, &shown) {
             Ok(inside) => OnceCell::from(inside),
             Err(error) => {
-                absent(&spec.name, &path, &shown, &error)?;
+                absent(name, &path, &shown, &error)?;
                 OnceCell::new()
             }
         };
-        Ok(Self { name: spec.name.clone(), path, shown, inside, memory, watch })
+        Ok(Self { name: name.to_string(), path, shown, inside, memory, watch })
     }
 
     /// The node's folder, made if need be.
@@ -108,7 +111,7 @@ impl<'a> Embedded<'a> {
             }
             if let Some(digest) = self.memory.recall(&found.stamp) {
                 let blob = Blob { digest, size: found.stamp.size };
-                return Ok(Found::File { blob, mode: found.mode });
+                return Ok(Found::File { blob, mode: found.mode, owner: None });
             }
             let at = fs::now();
             let file = match spot.open() {
@@ -122,7 +125,7 @@ impl<'a> Embedded<'a> {
             let after = fs::status_of(&file).at("read", &shown)?;
             if after.stamp == before.stamp && blob.size == before.stamp.size {
                 self.memory.remember(&before.stamp, blob.digest, at);
-                return Ok(Found::File { blob, mode: before.mode });
+                return Ok(Found::File { blob, mode: before.mode, owner: None });
             }
         }
         Err(Error::failed(format!("read `{}`: it keeps changing", shown.display())))
@@ -178,7 +181,7 @@ impl<'a> Embedded<'a> {
         Ok(())
     }
 
-    fn put(&self, inside: &Inside, load: &Load, content: &dyn Content) -> Result<()> {
+    fn put(&self, inside: &Inside, load: &Load<'_>, content: &dyn Content) -> Result<()> {
         let mut last: Option<Vec<&str>> = None;
         for (file, part) in &load.files {
             let names = file_path(&file.path)?;
@@ -200,22 +203,30 @@ impl<'a> Embedded<'a> {
         for (blob, part) in &load.blobs {
             self.place(inside, &blob_path(&blob.digest.hex()), 0o644, (blob, part), content)?;
         }
-        match load.blobs.last() {
-            Some((blob, _)) => inside.settle(&blob_path(&blob.digest.hex())),
-            None => Ok(()),
+        if let Some((blob, _)) = load.blobs.last() {
+            inside.settle(&blob_path(&blob.digest.hex()))?;
         }
+        let names = names(&load.images, |image| &image.content_tags);
+        for image in &load.images {
+            self.complete(inside, image)?;
+        }
+        if names.is_empty() { Ok(()) } else { self.put_names(inside, &names) }
     }
 
-    fn put_names(&self, inside: &Inside, names: &BTreeMap<String, Value>) -> Result<()> {
-        for (name, descriptor) in names {
-            let blob = index::blob(descriptor)?;
-            if !self.has(inside, &blob)? {
-                let (node, digest) = (&self.name, blob.digest);
+    /// Sees that all of an image is there.
+    fn complete(&self, inside: &Inside, image: &Image) -> Result<()> {
+        for blob in &own(image).blobs {
+            if !self.has(inside, blob)? {
+                let (name, node, digest) = (image.shown(), &self.name, blob.digest);
                 return Err(Error::failed(format!(
                     "`{name}` cannot be given: `{digest}` is not on `{node}`"
                 )));
             }
         }
+        Ok(())
+    }
+
+    fn put_names(&self, inside: &Inside, names: &BTreeMap<String, Value>) -> Result<()> {
         let mut index = read_index(inside)?;
         // Both are wanted, whatever the first says.
         if index.put(names) | !is_layout(inside)? {
@@ -240,11 +251,13 @@ impl<'a> Embedded<'a> {
 }
 
 impl Node for Embedded<'_> {
-    fn ask(&self, question: &Question) -> Result<Answer, Trouble> {
+    fn ask(&self, question: &Question<'_>) -> Result<Answer, Trouble> {
         let mut answer = Answer::default();
-        let paths: Vec<_> = question.files.iter().map(|path| file_path(path)).collect::<Result<_>>()?;
+        let paths: Vec<_> =
+            question.files.iter().map(|asked| file_path(&asked.path)).collect::<Result<_>>()?;
         let Some(inside) = self.inside.get() else {
             answer.files.resize(paths.len(), Found::Nothing);
+            answer.images = question.images.iter().map(|image| nothing(&own(image))).collect();
             return Ok(answer);
         };
         inside.forget();
@@ -258,23 +271,41 @@ impl Node for Embedded<'_> {
         for names in &paths {
             answer.files.push(self.look(inside, names)?);
         }
-        for blob in &question.blobs {
-            if self.has(inside, blob)? {
-                answer.blobs.insert(blob.digest);
+        let index = match !question.images.is_empty() && is_layout(inside)? {
+            true => read_index(inside)?,
+            false => Index::new(),
+        };
+        for image in question.images {
+            let image = &*own(image);
+            let mut standing = Standing::default();
+            for blob in &image.blobs {
+                if !self.has(inside, blob)? {
+                    standing.missing.push(*blob);
+                }
             }
-        }
-        if !question.names.is_empty() && is_layout(inside)? {
-            answer.names = read_index(inside)?.behind(&question.names);
+            let all: Vec<String> = image.content_tags.iter().chain(&image.tags).cloned().collect();
+            let behind = index.behind(&all);
+            standing
+                .names
+                .extend(all.into_iter().filter(|name| behind.get(name) != Some(&image.descriptor)));
+            answer.images.push(standing);
         }
         Ok(answer)
     }
 
-    fn send(&self, load: &Load, content: &dyn Content) -> Result<(), Trouble> {
-        self.alone(|inside| self.put(inside, load, content))
+    fn send(&self, load: &Load<'_>, content: &dyn Content) -> Result<u64, Trouble> {
+        self.alone(|inside| self.put(inside, load, content))?;
+        let files = load.files.iter().map(|(file, _)| file.blob.size);
+        Ok(files.chain(load.blobs.iter().map(|(blob, _)| blob.size)).sum())
     }
 
-    fn name(&self, names: &BTreeMap<String, Value>) -> Result<(), Trouble> {
-        self.alone(|inside| self.put_names(inside, names))
+    fn name(&self, images: &[&Image]) -> Result<(), Trouble> {
+        self.alone(|inside| {
+            for image in images {
+                self.complete(inside, image)?;
+            }
+            self.put_names(inside, &names(images, |image| &image.tags))
+        })
     }
 
     fn read(&self, path: &str, from: u64, sink: &mut dyn Sink) -> Result<(), Trouble> {
@@ -291,6 +322,31 @@ impl Node for Embedded<'_> {
         file.seek(SeekFrom::Start(from)).at("read", &shown)?;
         Ok(self.stream(&file, &shown, &mut Departure { sink, watch: self.watch })?)
     }
+}
+
+/// What an embedded node takes of an image: what this machine could run.
+fn own(image: &Image) -> Cow<'_, Image> {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    image.only(&format!("linux/{architecture}"))
+}
+
+/// What an empty node has of an image.
+fn nothing(image: &Image) -> Standing {
+    let names = image.content_tags.iter().chain(&image.tags).cloned().collect();
+    Standing { missing: image.blobs.clone(), names }
+}
+
+/// Names of images with what they are given to.
+fn names(images: &[&Image], which: impl Fn(&Image) -> &[String]) -> BTreeMap<String, Value> {
+    let one = |image: &&Image| {
+        let descriptor = own(image).descriptor.clone();
+        which(image).iter().map(|name| (name.clone(), descriptor.clone())).collect::<Vec<_>>()
+    };
+    images.iter().flat_map(one).collect()
 }
 
 /// Whether a folder that cannot be opened is just not there yet; if not, what is the matter.
@@ -363,61 +419,6 @@ fn file_path(path: &str) -> Result<Vec<&str>> {
 
 fn blob_path(hex: &str) -> [&str; 4] {
     [IMAGES, "blobs", "sha256", hex]
-}
-
-/// Names what comes.
-struct Hash {
-    hasher: Hasher,
-    size: u64,
-}
-
-impl Hash {
-    fn sha256() -> Self {
-        Self { hasher: Hasher::sha256(), size: 0 }
-    }
-
-    fn finish(self) -> Blob {
-        Blob { digest: self.hasher.finish(), size: self.size }
-    }
-}
-
-impl Sink for Hash {
-    fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
-        self.hasher.update(bytes);
-        self.size += bytes.len() as u64;
-        Ok(())
-    }
-}
-
-/// Writes and names what arrives.
-struct Arrival<'a> {
-    file: &'a std::fs::File,
-    hash: Hash,
-    shown: &'a Path,
-    watch: &'a dyn Watch,
-}
-
-impl Sink for Arrival<'_> {
-    fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
-        self.watch.check()?;
-        self.file.write_all(bytes).at("write", self.shown)?;
-        self.watch.moved(bytes.len() as u64);
-        self.hash.bytes(bytes)
-    }
-}
-
-/// Counts what leaves.
-struct Departure<'a> {
-    sink: &'a mut dyn Sink,
-    watch: &'a dyn Watch,
-}
-
-impl Sink for Departure<'_> {
-    fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
-        self.sink.bytes(bytes)?;
-        self.watch.moved(bytes.len() as u64);
-        Ok(())
-    }
 }
 
 #[cfg(test)]

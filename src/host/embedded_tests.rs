@@ -12,7 +12,8 @@ use crate::cache::stamps::Stamps;
 use crate::digest::{Blob, Digest};
 use crate::error::{Error, Result};
 use crate::host::fs::{self, Durability};
-use crate::host::node::{self, File, Found, Load, Node, Question, Spec, Trouble, Watch};
+use crate::host::node::{self, Asked, File, Found, Image, Load, Node, Question, Spec, Trouble, Watch};
+use crate::host::ssh::Links;
 use crate::recipe::{Content, Part, Sink};
 
 /// Content that is all inline.
@@ -53,17 +54,23 @@ struct Rig {
     home: tempfile::TempDir,
     stamps: Stamps,
     watch: Limit,
+    links: Links,
 }
 
 impl Rig {
     fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
-        Self { stamps: Stamps::new(home.path().join("stamps")), home, watch: Limit::default() }
+        Self {
+            stamps: Stamps::new(home.path().join("stamps")),
+            home,
+            watch: Limit::default(),
+            links: Links::new([]),
+        }
     }
 
     fn reach(&self, local: &str) -> Result<Box<dyn Node + '_>, Trouble> {
-        let spec = Spec { name: "n".into(), local: local.into() };
-        node::open(&spec, self.home.path(), &self.stamps, &self.watch)
+        let spec = Spec::local("n", local);
+        node::open(&spec, self.home.path(), &self.links, &self.stamps, &self.watch)
     }
 
     fn node(&self) -> Box<dyn Node + '_> {
@@ -98,25 +105,40 @@ fn blob(bytes: &[u8]) -> Blob {
 }
 
 fn file(path: &str, bytes: &[u8], mode: u32) -> (File, Part) {
-    (File { path: path.into(), mode, blob: blob(bytes) }, Part::Inline(bytes.to_vec()))
+    let file = File { path: path.into(), mode, blob: blob(bytes), owner: None };
+    (file, Part::Inline(bytes.to_vec()))
 }
 
-fn files(files: Vec<(File, Part)>) -> Load {
+fn files(files: Vec<(File, Part)>) -> Load<'static> {
     Load { files, ..Load::default() }
 }
 
-fn blobs(all: &[&[u8]]) -> Load {
+fn blobs(all: &[&[u8]]) -> Load<'static> {
     let blobs = all.iter().map(|bytes| (blob(bytes), Part::Inline(bytes.to_vec()))).collect();
     Load { blobs, ..Load::default() }
 }
 
-fn asked(paths: &[&str]) -> Question {
-    Question { files: paths.iter().map(|path| (*path).to_string()).collect(), ..Question::default() }
+fn asked(paths: &[&str]) -> Question<'static> {
+    let one = |path: &&str| Asked { path: (*path).to_string(), size: None };
+    Question { files: paths.iter().map(one).collect(), ..Question::default() }
+}
+
+/// An image of one blob with one declared name.
+fn image(name: &str, bytes: &[u8]) -> Image {
+    let (descriptor, blobs) = (descriptor(bytes), vec![blob(bytes)]);
+    Image { tags: vec![name.into()], descriptor, blobs, ..Image::default() }
+}
+
+/// Those of the images that have their names.
+fn named(rig: &Rig, images: &[Image]) -> Vec<bool> {
+    let answer = rig.node().ask(&Question { images, ..Question::default() }).unwrap();
+    answer.images.iter().map(|standing| standing.names.is_empty()).collect()
 }
 
 fn words(trouble: Trouble) -> String {
     match trouble {
         Trouble::Unreachable(why) => format!("unreachable: {why}"),
+        Trouble::Cut(failure) => format!("cut: {}", failure.message),
         Trouble::Error(error) => error.to_string(),
     }
 }
@@ -135,7 +157,7 @@ fn a_node_that_is_not_there_is_empty_and_is_made_by_sending() {
     let load = files(vec![file("/etc/a/x", b"text", 0o640)]);
     node.send(&load, &Nothing).unwrap();
     node.check(&[load.files[0].0.clone()], &[]).unwrap();
-    let found = Found::File { blob: blob(b"text"), mode: 0o640 };
+    let found = Found::File { blob: blob(b"text"), mode: 0o640, owner: None };
     let answer = rig.reach("deep/below/node").unwrap().ask(&asked(&["etc//a/./x"])).unwrap();
     assert_eq!(answer.files, [found]);
     assert_eq!(rig.watch.moved.get(), 4);
@@ -188,7 +210,7 @@ fn nothing_gets_out_of_the_node() {
     for at in ["tmp", "images"] {
         link(at);
         assert!(node.send(&blobs(&[b"b"]), &Nothing).is_err(), "{at}");
-        assert!(node.name(&BTreeMap::from([("a".into(), descriptor(b"b"))])).is_err(), "{at}");
+        assert!(node.name(&[&image("a", b"b")]).is_err(), "{at}");
         fs::remove_file(&rig.home.path().join("node").join(at)).unwrap();
     }
     fs::remove_file(&rig.home.path().join("node/lock")).unwrap();
@@ -203,11 +225,13 @@ fn damage_is_seen_by_its_stamp_and_nothing_else_is_read() {
     let rig = Rig::new();
     let load = Load { files: files(vec![file("f", b"one", 0o644)]).files, ..blobs(&[b"two"]) };
     rig.node().send(&load, &Nothing).unwrap();
-    let question = Question { blobs: vec![blob(b"two")], ..asked(&["f"]) };
+    let two = [image("two", b"two")];
+    let question = Question { images: &two, ..asked(&["f"]) };
     std::thread::sleep(Duration::from_millis(30));
     rig.stamps.flush().unwrap();
     let good = rig.node().ask(&question).unwrap();
-    assert_eq!((&good.files[0], good.blobs.len()), (&Found::File { blob: blob(b"one"), mode: 0o644 }, 1));
+    assert_eq!(good.files[0], Found::File { blob: blob(b"one"), mode: 0o644, owner: None });
+    assert!(good.images[0].missing.is_empty());
     let hex = blob(b"two").digest.hex();
     for path in ["node/files/f".to_string(), format!("node/images/blobs/sha256/{hex}")] {
         // The same size, and the time of change set back.
@@ -218,11 +242,11 @@ fn damage_is_seen_by_its_stamp_and_nothing_else_is_read() {
         file.set_modified(before).unwrap();
     }
     let bad = rig.node().ask(&question).unwrap();
-    assert_eq!(bad.files[0], Found::File { blob: blob(b"oXe"), mode: 0o644 });
-    assert!(bad.blobs.is_empty());
-    assert!(rig.node().check(&[], &[blob(b"two")]).is_err());
+    assert_eq!(bad.files[0], Found::File { blob: blob(b"oXe"), mode: 0o644, owner: None });
+    assert_eq!(bad.images[0].missing, [blob(b"two")]);
+    assert!(rig.node().check(&[], &two).is_err());
     rig.node().send(&load, &Nothing).unwrap();
-    rig.node().check(&[load.files[0].0.clone()], &[blob(b"two")]).unwrap();
+    rig.node().check(&[load.files[0].0.clone()], &two).unwrap();
 }
 
 #[test]
@@ -313,21 +337,18 @@ fn reading_goes_on_from_a_byte() {
 #[test]
 fn a_name_needs_what_it_names() {
     let rig = Rig::new();
-    let (good, ghost) = (descriptor(b"good"), descriptor(b"ghost"));
+    let both = [image("a", b"good"), image("b", b"ghost")];
     rig.node().send(&blobs(&[b"good"]), &Nothing).unwrap();
-    let all = BTreeMap::from([("a".to_string(), good.clone()), ("b".to_string(), ghost)]);
-    let error = words(rig.node().name(&all).unwrap_err());
+    let error = words(rig.node().name(&[&both[0], &both[1]]).unwrap_err());
     assert_eq!(error, format!("`b` cannot be given: `{}` is not on `n`", blob(b"ghost").digest));
-    let question = Question { names: vec!["a".into(), "b".into()], ..Question::default() };
-    assert!(rig.node().ask(&question).unwrap().names.is_empty());
-    let one = BTreeMap::from([("a".to_string(), good)]);
-    rig.node().name(&one).unwrap();
-    assert_eq!(rig.node().ask(&question).unwrap().names, one);
+    assert_eq!(named(&rig, &both), [false, false]);
+    rig.node().name(&[&both[0]]).unwrap();
+    assert_eq!(named(&rig, &both), [true, false]);
     // Names in a folder that does not say what it is are not names to others.
     fs::remove_file(&rig.home.path().join("node/images/oci-layout")).unwrap();
-    assert!(rig.node().ask(&question).unwrap().names.is_empty());
-    rig.node().name(&one).unwrap();
-    assert_eq!(rig.node().ask(&question).unwrap().names, one);
+    assert_eq!(named(&rig, &both), [false, false]);
+    rig.node().name(&[&both[0]]).unwrap();
+    assert_eq!(named(&rig, &both), [true, false]);
 }
 
 #[test]
@@ -336,12 +357,12 @@ fn a_list_of_names_that_is_none_is_not_overwritten() {
     rig.write("node/images/oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#);
     rig.write("node/images/index.json", b"half a l");
     rig.node().send(&blobs(&[b"b"]), &Nothing).unwrap();
-    let all = BTreeMap::from([("a".to_string(), descriptor(b"b"))]);
-    let error = words(rig.node().name(&all).unwrap_err());
+    let all = [image("a", b"b")];
+    let error = words(rig.node().name(&[&all[0]]).unwrap_err());
     assert_eq!(error, "`node/images/index.json` is not a list of images");
     assert_eq!(rig.files()["images/index.json"], b"half a l");
     rig.write("node/images/oci-layout", br#"{"imageLayoutVersion":"2.0.0"}"#);
-    let question = Question { names: vec!["a".into()], ..Question::default() };
+    let question = Question { images: &all, ..Question::default() };
     let error = words(rig.node().ask(&question).unwrap_err());
     assert_eq!(error, "`node/images` is an image layout of version `2.0.0`, which is not known");
 }

@@ -1,26 +1,34 @@
 //! The outside world: only these files start processes, open sockets or write outside memory. They
 //! know paths, bytes and stamps, but no task, no configuration, and nothing of OCI.
 //!
-//! `process` runs a command: it starts `launch` (this program again, under a hidden verb), which stays
-//! above the command and ends everything below it. `wire` is what the two say to each other, `below`
-//! finds and signals processes, `foreground` runs a command in our terminal, `stop` carries the wish to
-//! stop to whoever waits. `fs` is files here, `status` what is known of one without reading it.
+//! `process` runs a command by `launch`, which stays above it and ends everything below; `wire` is what the two
+//! say, `below` finds and signals, `foreground` is our terminal, `stop` the wish to stop. `fs` is files here,
+//! `status` what is known of one unread. `node` is a host: `embedded` a folder here, `ssh` a machine, `ctr` its
+//! containerd, `docker` a daemon here. `registry` is registries, by way of `http`.
 
 mod below;
 pub mod checkout;
 pub mod cluster;
+mod ctr;
+pub mod docker;
+pub mod download;
 mod embedded;
 mod embedded_cluster;
 pub mod foreground;
 pub mod fs;
 pub mod git;
+pub mod health;
+pub mod http;
 pub mod index;
 mod inside;
 pub mod launch;
 pub mod node;
+mod passing;
 pub mod process;
 #[cfg(test)]
 mod process_tests;
+pub mod registry;
+pub mod ssh;
 mod status;
 pub mod stop;
 mod wire;

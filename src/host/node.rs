@@ -1,8 +1,9 @@
 //! A host, as shipping sees it: ask (everything at once), send (one stream), check, name, and read. It
-//! speaks of blobs and opaque descriptors; what a descriptor describes is not known here, and who plans
-//! cannot tell what kind of host it has.
+//! speaks of blobs, of what they become when they are unpacked, and of opaque descriptors; what a
+//! descriptor describes is not known here, and who plans cannot tell what kind of host it has.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -10,9 +11,11 @@ use serde_json::Value;
 
 use crate::digest::{Blob, Digest};
 use crate::error::{Error, Failure, Result};
+use crate::host::docker;
 use crate::host::embedded::Embedded;
 use crate::host::fs::Stamp;
 use crate::host::inside;
+use crate::host::ssh::{self, Links};
 use crate::recipe::{Content, Part, Sink};
 
 /// How to reach a host; plain data.
@@ -20,8 +23,33 @@ use crate::recipe::{Content, Part, Sink};
 pub struct Spec {
     /// Its name in `vcbuild.toml`.
     pub name: String,
-    /// The folder of an embedded node, relative to the project or absolute.
-    pub local: String,
+    /// Where it is.
+    #[serde(flatten)]
+    pub at: At,
+}
+
+/// Where a host is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum At {
+    /// An embedded node: a folder, relative to the project or absolute.
+    Local(String),
+    /// A machine, by ssh.
+    Ssh(ssh::Address),
+    /// A Docker or Podman daemon of this machine: its socket.
+    Docker(String),
+}
+
+impl Spec {
+    /// An embedded node.
+    pub fn local(name: &str, folder: &str) -> Self {
+        Self { name: name.to_string(), at: At::Local(folder.to_string()) }
+    }
+
+    /// Whether the host is this machine.
+    pub fn is_here(&self) -> bool {
+        matches!(self.at, At::Local(_) | At::Docker(_))
+    }
 }
 
 /// Why a host did not do what it was asked.
@@ -29,6 +57,8 @@ pub struct Spec {
 pub enum Trouble {
     /// It does not answer: why, in words.
     Unreachable(String),
+    /// What was begun was cut off, or what was said of the host is no more so: asked again, it may go on.
+    Cut(Failure),
     /// Everything else, also lost content.
     Error(Error),
 }
@@ -56,6 +86,102 @@ pub struct File {
     /// Its content, by SHA-256.
     #[serde(flatten)]
     pub blob: Blob,
+    /// Whose it is: a user, or a user and a group with a colon between; nothing is whoever writes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+}
+
+impl File {
+    /// Whether this is what was found at its path.
+    pub fn is(&self, found: &Found) -> bool {
+        match found {
+            Found::File { blob, mode, owner } => {
+                *blob == self.blob && *mode == self.mode && is_owner(self.owner.as_deref(), owner.as_ref())
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Whether a file has the owner that is wanted.
+fn is_owner(wanted: Option<&str>, found: Option<&Owner>) -> bool {
+    let (Some(wanted), Some(found)) = (wanted, found) else { return true };
+    let (user, group) = match wanted.split_once(':') {
+        Some((user, group)) => (user, Some(group)),
+        None => (wanted, None),
+    };
+    found.user.iter().any(|name| name == user)
+        && group.is_none_or(|group| found.group.iter().any(|name| name == group))
+}
+
+/// Whose a file is, by name and by number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The user.
+    pub user: [String; 2],
+    /// The group.
+    pub group: [String; 2],
+}
+
+/// An image as a host gets it; plain data.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Image {
+    /// Names that never move: one for each repository.
+    pub content_tags: Vec<String>,
+    /// Names that the user declared.
+    pub tags: Vec<String>,
+    /// What the names are given to.
+    pub descriptor: Value,
+    /// All that it is made of: layers, then configs, then manifests, each once.
+    pub blobs: Vec<Blob>,
+    /// One for each platform.
+    pub variants: Vec<Variant>,
+}
+
+impl Image {
+    /// What of it is for a platform, if it is made for several.
+    pub fn only(&self, platform: &str) -> Cow<'_, Self> {
+        let variant = self.variants.iter().find(|variant| variant.platform == platform);
+        let (Some(variant), 2..) = (variant, self.variants.len()) else { return Cow::Borrowed(self) };
+        let Ok(manifest) = super::index::blob(&variant.descriptor) else { return Cow::Borrowed(self) };
+        let mut wanted: BTreeSet<Digest> = variant.layers.iter().map(|layer| layer.blob.digest).collect();
+        wanted.extend([variant.config.digest, manifest.digest]);
+        let blobs = self.blobs.iter().filter(|blob| wanted.contains(&blob.digest)).copied().collect();
+        Cow::Owned(Self { descriptor: variant.descriptor.clone(), blobs, ..self.clone() })
+    }
+
+    /// The name to call it by.
+    pub fn shown(&self) -> &str {
+        let name = self.content_tags.first().or(self.tags.first());
+        name.map_or("an image", |name| name.rsplit('/').next().unwrap_or(name))
+    }
+}
+
+/// What an image is on hosts of one platform.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Variant {
+    /// As in `linux/amd64`.
+    pub platform: String,
+    /// What names are given to.
+    pub descriptor: Value,
+    /// What says how to run it.
+    pub config: Blob,
+    /// From the lowest up.
+    pub layers: Vec<Layer>,
+}
+
+/// A layer of an image.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Layer {
+    /// What is sent.
+    #[serde(flatten)]
+    pub blob: Blob,
+    /// The name of what it becomes, with all below it, when it is unpacked: a host that has that does not
+    /// need the blob.
+    pub becomes: Digest,
+    /// The media type.
+    #[serde(rename = "mediaType")]
+    pub media: String,
 }
 
 /// Permission bits as text: `"0644"`.
@@ -83,13 +209,20 @@ pub mod octal {
 
 /// All that is asked of a host at once.
 #[derive(Clone, Debug, Default)]
-pub struct Question {
-    /// Paths of files.
-    pub files: Vec<String>,
-    /// Blobs that descriptors are made of, by SHA-256.
-    pub blobs: Vec<Blob>,
-    /// Names of descriptors.
-    pub names: Vec<String>,
+pub struct Question<'a> {
+    /// Files.
+    pub files: Vec<Asked>,
+    /// Images.
+    pub images: &'a [Image],
+}
+
+/// A file that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Its path.
+    pub path: String,
+    /// The size it should have, if that is known: a file of another size need not be read.
+    pub size: Option<u64>,
 }
 
 /// What a host says.
@@ -97,10 +230,17 @@ pub struct Question {
 pub struct Answer {
     /// What is at each path, in the order of the question.
     pub files: Vec<Found>,
-    /// Those of the blobs that are there, whole and undamaged.
-    pub blobs: BTreeSet<Digest>,
-    /// The descriptors behind those of the names that are there and mean one thing.
-    pub names: BTreeMap<String, Value>,
+    /// What there is of each image, in the order of the question.
+    pub images: Vec<Standing>,
+}
+
+/// What there is of an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The blobs that must be sent, in the order to send them.
+    pub missing: Vec<Blob>,
+    /// The names that are not there, or mean something else, or are not as they should be.
+    pub names: BTreeSet<String>,
 }
 
 /// What is at a path of a host.
@@ -114,7 +254,11 @@ pub enum Found {
         blob: Blob,
         /// Permission bits.
         mode: u32,
+        /// Whose it is, where that is known.
+        owner: Option<Owner>,
     },
+    /// A regular file of another size than asked for.
+    Differs,
     /// A symbolic link; it is not followed, and is replaced by what is sent.
     Link,
     /// Something else, in words: `a folder`.
@@ -123,53 +267,50 @@ pub enum Found {
 
 /// What is sent to a host, in this order, as one stream.
 #[derive(Clone, Debug, Default)]
-pub struct Load {
+pub struct Load<'a> {
     /// Files to place or to replace, with where their content comes from.
     pub files: Vec<(File, Part)>,
-    /// Files whose content is there, but not with these permission bits.
+    /// Files whose content is there, but not with these permission bits or this owner.
     pub modes: Vec<File>,
-    /// Blobs that descriptors are made of.
+    /// Blobs that images are made of, each once.
     pub blobs: Vec<(Blob, Part)>,
+    /// The images that get their names that never move once all of them is there.
+    pub images: Vec<&'a Image>,
 }
 
 /// A host, reached.
 pub trait Node {
     /// Says what is there of all that is asked. Changes nothing, but for clearing away what a send
     /// that was cut off has left.
-    fn ask(&self, question: &Question) -> Result<Answer, Trouble>;
+    fn ask(&self, question: &Question<'_>) -> Result<Answer, Trouble>;
 
-    /// Sends everything in one stream; each piece appears whole and verified, or not at all.
-    fn send(&self, load: &Load, content: &dyn Content) -> Result<(), Trouble>;
+    /// Sends everything in one stream, and returns the payload in bytes that went. Each piece appears
+    /// whole and verified, or not at all; an image gets its names that never move when all of it is there.
+    fn send(&self, load: &Load<'_>, content: &dyn Content) -> Result<u64, Trouble>;
 
-    /// Gives names to descriptors, all at once; a name that is taken moves. Fails, and moves nothing,
-    /// if what a descriptor names is not there.
-    fn name(&self, names: &BTreeMap<String, Value>) -> Result<(), Trouble>;
+    /// Gives images their declared names, all at once; a name that is taken moves. Fails, and moves
+    /// nothing, if an image is not there.
+    fn name(&self, images: &[&Image]) -> Result<(), Trouble>;
 
     /// Streams a file from a byte on to its end.
     fn read(&self, path: &str, from: u64, sink: &mut dyn Sink) -> Result<(), Trouble>;
 
-    /// Sees that files and blobs are there; the error names the first that is not.
-    fn check(&self, files: &[File], blobs: &[Blob]) -> Result<(), Trouble> {
-        let question = Question {
-            files: files.iter().map(|file| file.path.clone()).collect(),
-            blobs: blobs.to_vec(),
-            names: Vec::new(),
+    /// Sees that files and all that images are made of are there; the error names the first that is not.
+    fn check(&self, files: &[File], images: &[Image]) -> Result<(), Trouble> {
+        let asked = |file: &File| Asked { path: file.path.clone(), size: Some(file.blob.size) };
+        let answer = self.ask(&Question { files: files.iter().map(asked).collect(), images })?;
+        let lost = |what: &str, who: &str, hint: &str| {
+            let message = format!("`{what}` was sent, but it is not there{who}");
+            Err(Failure::new(message).hint(format!("somebody else may have {hint} it: run again")).into())
         };
-        let answer = self.ask(&question)?;
         for (file, found) in files.iter().zip(&answer.files) {
-            if *found != (Found::File { blob: file.blob, mode: file.mode }) {
-                let message = format!("`{}` was sent, but it is not there as it was sent", file.path);
-                return Err(Failure::new(message)
-                    .hint("somebody else may have changed it: run again")
-                    .into());
+            if !file.is(found) {
+                return lost(&file.path, " as it was sent", "changed");
             }
         }
-        match blobs.iter().find(|blob| !answer.blobs.contains(&blob.digest)) {
+        match answer.images.iter().find_map(|standing| standing.missing.first()) {
             None => Ok(()),
-            Some(blob) => {
-                let message = format!("`{}` was sent, but it is not there", blob.digest);
-                Err(Failure::new(message).hint("somebody else may have removed it: run again").into())
-            }
+            Some(blob) => lost(&blob.digest.to_string(), "", "removed"),
         }
     }
 }
@@ -203,8 +344,16 @@ pub fn last_name(path: &str) -> Option<&str> {
 pub fn open<'a>(
     spec: &Spec,
     root: &Path,
+    links: &'a Links,
     memory: &'a dyn Memory,
     watch: &'a dyn Watch,
 ) -> Result<Box<dyn Node + 'a>, Trouble> {
-    Ok(Box::new(Embedded::open(spec, root, memory, watch)?))
+    match &spec.at {
+        At::Local(folder) => Ok(Box::new(Embedded::open(&spec.name, folder, root, memory, watch)?)),
+        At::Docker(socket) => {
+            let daemon = docker::Daemon::new(Path::new(socket), watch)?;
+            Ok(Box::new(docker::Docker { name: spec.name.clone(), daemon }))
+        }
+        At::Ssh(address) => Ok(Box::new(ssh::Remote::open(&spec.name, address, root, links, watch)?)),
+    }
 }

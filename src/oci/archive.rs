@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::error::Result;
+use crate::error::{Failure, Result};
 use crate::oci::descriptor::Packing;
 use crate::oci::document::encode;
 use crate::oci::layout::{self, Named};
@@ -47,6 +47,14 @@ pub fn docker(images: &[Named]) -> Result<Recipe> {
     let (mut configs, mut layers) = (Vec::new(), Vec::new());
     let mut known = BTreeSet::new();
     for (named, mut repo_tags) in images.iter().zip(layout::tags(images)?) {
+        if !named.others.is_empty() {
+            let name = repo_tags.first().map_or("an image", String::as_str);
+            let message =
+                format!("`{name}` is for several platforms, and a docker-archive has no place for that");
+            let hint =
+                "write an `oci-archive` or `oci-layout`, or make an image with one of its `platforms`";
+            return Err(Failure::new(message).hint(hint).into());
+        }
         let image = &named.image;
         let config = format!("{}.json", image.manifest().config.digest.hex());
         let mut names = Vec::new();
@@ -94,7 +102,11 @@ mod tests {
     use crate::oci::settings::Settings;
 
     fn named(image: &Image, tags: &[&str]) -> Named {
-        Named { image: image.clone(), tags: tags.iter().map(|tag| tag.parse().unwrap()).collect() }
+        Named {
+            image: image.clone(),
+            others: vec![],
+            tags: tags.iter().map(|tag| tag.parse().unwrap()).collect(),
+        }
     }
 
     /// A base, and another image on it.
@@ -124,11 +136,25 @@ mod tests {
         let (base, app) = pair(&mut memory);
         let images = [named(&base, &["b:1", "a:1"]), named(&app, &[])];
         for (recipe, digest) in [
-            (docker(&images), "6ac57f73a79300aa2ad62bc7d9559df007ca74e2a14073d22a368613d3ef8792"),
-            (oci(&images), "17ed46fa93801c495e590bb4cb2364ed525284af92ff36c180e783196208980d"),
+            (docker(&images), "f61a5c5755fd21b6703aad15d768c3c33c9138def1d235baa9012826af06f452"),
+            (oci(&images), "78faf8aadd5080d90b19924690bbaf005691d0aa9dbf87cec89c3cb5b86d0482"),
         ] {
             assert_eq!(Digest::sha256_of(&memory.bytes(&recipe.unwrap())).hex(), digest);
         }
+    }
+
+    #[test]
+    fn an_index_is_in_an_oci_archive_only() {
+        let mut memory = Memory::default();
+        let (base, app) = pair(&mut memory);
+        let several = Named { others: vec![app], ..named(&base, &["x:1"]) };
+        let error = docker(std::slice::from_ref(&several)).unwrap_err().to_string();
+        assert!(error.starts_with("`docker.io/library/x:1` is for several platforms"), "{error}");
+        let archived = members(&memory, &oci(std::slice::from_ref(&several)).unwrap());
+        let path = layout::blob_path(&several.top().digest);
+        assert!(
+            archived.iter().any(|(name, bytes)| *name == path && several.index().as_ref() == Some(bytes))
+        );
     }
 
     #[test]

@@ -194,6 +194,20 @@ pub fn rfc3339(seconds: u64) -> Result<String> {
     Ok(format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{:02}Z", second % 60))
 }
 
+/// Seconds since the epoch of a time that is written as `rfc3339` writes it; `None` for every other.
+pub fn seconds(text: &str) -> Option<u64> {
+    let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<u64>().ok();
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    let clock = number(11..13)? * 3600 + number(14..16)? * 60 + number(17..19)?;
+    let march = (month + 9) % 12;
+    let year = year.checked_sub(u64::from(month <= 2))?;
+    let day_of_year = (153 * march + 2) / 5 + day.checked_sub(1)?;
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + day_of_year;
+    let seconds = days.checked_sub(719_468)? * 86400 + clock;
+    // Whatever is not a date of the calendar, or is written otherwise, comes out as another text.
+    (rfc3339(seconds).ok()? == text).then_some(seconds)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -251,6 +265,22 @@ mod tests {
             (253_402_300_799, "9999-12-31T23:59:59Z"),
         ] {
             assert_eq!(rfc3339(seconds).unwrap(), expected);
+            assert_eq!(super::seconds(expected), Some(seconds));
+        }
+        for wrong in [
+            "",
+            "2026-02-29T00:00:00Z",
+            "2026-00-01T00:00:00Z",
+            "2026-13-01T00:00:00Z",
+            "2026-01-01T24:00:00Z",
+            "2026-01-01T00:00:60Z",
+            "2026-01-01 00:00:00Z",
+            "2026-01-01T00:00:00+01:00",
+            "1969-12-31T23:59:59Z",
+            "0000-01-01T00:00:00Z",
+            "ä026-01-01T00:00:00Z",
+        ] {
+            assert_eq!(super::seconds(wrong), None, "{wrong}");
         }
         assert!(rfc3339(253_402_300_800).is_err());
     }

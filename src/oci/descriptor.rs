@@ -106,6 +106,25 @@ impl Platform {
     }
 }
 
+impl std::str::FromStr for Platform {
+    type Err = String;
+
+    /// Reads `linux/arm64` or `linux/arm/v7`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_word = |word: &&str| {
+            !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
+        };
+        let words: Vec<&str> = text.split('/').filter(is_word).collect();
+        match (words.as_slice(), text.matches('/').count()) {
+            (["linux", architecture], 1) => Ok(Self::linux(architecture)),
+            (["linux", architecture, variant], 2) => {
+                Ok(Self { variant: Some((*variant).to_string()), ..Self::linux(architecture) })
+            }
+            _ => Err(format!("{} is not a platform", quoted(text))),
+        }
+    }
+}
+
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.os, self.architecture)?;
@@ -171,5 +190,11 @@ mod tests {
         assert!(!Platform::linux("amd64").matches(&with("amd64", "v3")));
         assert!(Platform::linux("amd64").matches(&with("amd64", "")));
         assert_eq!(with("arm", "v7").to_string(), "linux/arm/v7");
+        assert_eq!("linux/arm/v7".parse(), Ok(with("arm", "v7")));
+        for wrong in
+            ["", "linux", "windows/amd64", "linux/", "linux/arm/", "linux//v7", "linux/ARM", "/linux/arm"]
+        {
+            assert!(wrong.parse::<Platform>().is_err(), "{wrong}");
+        }
     }
 }

@@ -129,6 +129,45 @@ pub fn find(files: &dyn Files, platform: &Platform, name: Option<&str>) -> Resul
     Ok(found)
 }
 
+/// Finds the image for a platform that a descriptor leads to, through indexes or at once.
+///
+/// Reads, and fails, as `find` does; only the files of documents are asked for.
+pub fn find_below(files: &dyn Files, top: &Descriptor, platform: &Platform) -> Result<Image> {
+    let mut search = Search { files, platform, seen: BTreeMap::new(), others: Vec::new() };
+    if let Some(image) = search.visit(top, 0)? {
+        return Ok(image);
+    }
+    let failure = Failure::new(format!("there is no image for `{platform}`"));
+    let others = search.others.iter().map(|other| quoted(other.to_string()));
+    Err(match list("there is one for", others) {
+        Some(hint) => failure.hint(hint).into(),
+        None => failure.into(),
+    })
+}
+
+/// The platforms of the images in a layout, in the order in which they are found there, each once.
+pub fn platforms(files: &dyn Files) -> Result<Vec<Platform>> {
+    let bytes = files.read("index.json", LONGEST_DOCUMENT)?;
+    let Document::Index(index) =
+        parse(&bytes, Some(INDEX)).map_err(|error| error.context("`index.json`"))?
+    else {
+        return Err(Error::failed("`index.json` is a manifest"));
+    };
+    // Nobody has it, so that every other one is met.
+    let nowhere = Platform { architecture: String::new(), os: String::new(), variant: None };
+    let mut search = Search { files, platform: &nowhere, seen: BTreeMap::new(), others: Vec::new() };
+    for top in &index.manifests {
+        search.visit(top, 0)?;
+    }
+    let mut found: Vec<Platform> = Vec::new();
+    for platform in search.others {
+        if !found.iter().any(|known| known.matches(&platform)) {
+            found.push(platform);
+        }
+    }
+    Ok(found)
+}
+
 /// `it has: a, b`, the first few.
 fn list(start: &str, names: impl Iterator<Item = String>) -> Option<String> {
     let mut names: Vec<String> = names.collect();
@@ -241,7 +280,11 @@ mod tests {
     use crate::oci::settings::Settings;
 
     fn named(image: &Image, tags: &[&str]) -> Named {
-        Named { image: image.clone(), tags: tags.iter().map(|tag| tag.parse().unwrap()).collect() }
+        Named {
+            image: image.clone(),
+            others: vec![],
+            tags: tags.iter().map(|tag| tag.parse().unwrap()).collect(),
+        }
     }
 
     fn written(images: &[Named]) -> BTreeMap<String, Part> {

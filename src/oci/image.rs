@@ -124,6 +124,7 @@ impl Image {
         });
         config.tidy_history();
         config.created = Some(created.clone());
+        let says_more = base.is_none_or(|base| base.config.config != config.config);
         let mut all = Vec::new();
         for layer in base.map(|base| &base.layers[..]).unwrap_or_default() {
             let mut layer = layer.clone();
@@ -141,6 +142,14 @@ impl Image {
             config.history.push(History {
                 created: Some(created.clone()),
                 created_by,
+                ..History::default()
+            });
+        }
+        if says_more {
+            config.history.push(History {
+                created: Some(created),
+                created_by: Some("vcbuild: config".to_string()),
+                empty_layer: Some(true),
                 ..History::default()
             });
         }
@@ -223,11 +232,11 @@ mod tests {
         verify(&image, &memory).unwrap();
         assert_eq!(
             String::from_utf8_lossy(image.config_bytes()),
-            r#"{"created":"1970-01-01T00:00:00Z","architecture":"amd64","os":"linux","config":{"User":"65532","Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],"Entrypoint":["/usr/local/bin/manager"],"Cmd":["-v"]},"rootfs":{"type":"layers","diff_ids":["sha256:a405a9320080249e09da1c800855fdaaa29709cd240aa9f954a997a96dd53391","sha256:0f8b8b418a43044ad4cf4ada4d5bb197dc6832df944aa5ec958f04bd29c28e65"]},"history":[{"created":"1970-01-01T00:00:00Z","created_by":"files"},{"created":"1970-01-01T00:00:00Z","created_by":"files"}]}"#
+            r#"{"created":"1970-01-01T00:00:00Z","architecture":"amd64","os":"linux","config":{"User":"65532","Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],"Entrypoint":["/usr/local/bin/manager"],"Cmd":["-v"]},"rootfs":{"type":"layers","diff_ids":["sha256:a405a9320080249e09da1c800855fdaaa29709cd240aa9f954a997a96dd53391","sha256:0f8b8b418a43044ad4cf4ada4d5bb197dc6832df944aa5ec958f04bd29c28e65"]},"history":[{"created":"1970-01-01T00:00:00Z","created_by":"files"},{"created":"1970-01-01T00:00:00Z","created_by":"files"},{"created":"1970-01-01T00:00:00Z","created_by":"vcbuild: config","empty_layer":true}]}"#
         );
         assert_eq!(
             image.descriptor().digest.hex(),
-            "5adab784640f780fb6c4698e4e1682e593fb188d78d09780b21541406cd16dc1"
+            "4ca2134b1e920be074bb7164fea6d513b55c3510fa431c0cd3bbb0cc405312b7"
         );
     }
 
@@ -253,7 +262,8 @@ mod tests {
         verify(&made, &memory).unwrap();
         assert_eq!(made.layers()[..base.layers().len()], *base.layers());
         assert_eq!(made.layers().last().unwrap().diff_id, layer.digest);
-        assert_eq!(made.config().history.len(), made.layers().len());
+        let lines = made.config().history.iter();
+        assert_eq!(lines.filter(|line| line.empty_layer.is_none()).count(), made.layers().len());
         assert_eq!(made.config().config, base.config().config);
     }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::oci::descriptor::Descriptor;
-use crate::oci::document::Index;
+use crate::oci::document::{INDEX, Index};
 use crate::oci::image::Image;
 use crate::oci::reference::Reference;
 use crate::recipe::Part;
@@ -23,8 +23,28 @@ pub(super) const LAYOUT: (&str, &[u8]) = ("oci-layout", br#"{"imageLayoutVersion
 pub struct Named {
     /// The image.
     pub image: Image,
+    /// The same for further platforms: then an index has the names.
+    pub others: Vec<Image>,
     /// Its names; none has a digest.
     pub tags: Vec<Reference>,
+}
+
+impl Named {
+    /// The image, for each platform.
+    pub fn images(&self) -> impl Iterator<Item = &Image> {
+        std::iter::once(&self.image).chain(&self.others)
+    }
+
+    /// The index, if there are several platforms.
+    pub fn index(&self) -> Option<Vec<u8>> {
+        let all = || self.images().map(Image::descriptor).collect();
+        (!self.others.is_empty()).then(|| Index::new(all()).encode())
+    }
+
+    /// What the names are given to.
+    pub fn top(&self) -> Descriptor {
+        self.index().map_or_else(|| self.image.descriptor(), |index| Descriptor::of(INDEX, &index))
+    }
 }
 
 /// The files of a layout with these images, each path once: first those that say what is in it, then
@@ -34,11 +54,16 @@ pub fn files(images: &[Named]) -> Result<Vec<(String, Part)>> {
     let (mut small, mut large) = (Blobs::default(), Blobs::default());
     let mut tops = Vec::new();
     for (named, tags) in images.iter().zip(tags) {
-        let top = named.image.descriptor();
-        small.add(&top, Part::Inline(named.image.manifest_bytes().to_vec()))?;
-        small.add(&named.image.manifest().config, Part::Inline(named.image.config_bytes().to_vec()))?;
-        for layer in named.image.layers() {
-            large.add(&layer.descriptor, layer.part.clone())?;
+        let top = named.top();
+        if let Some(index) = named.index() {
+            small.add(&top, Part::Inline(index))?;
+        }
+        for image in named.images() {
+            small.add(&image.descriptor(), Part::Inline(image.manifest_bytes().to_vec()))?;
+            small.add(&image.manifest().config, Part::Inline(image.config_bytes().to_vec()))?;
+            for layer in image.layers() {
+                large.add(&layer.descriptor, layer.part.clone())?;
+            }
         }
         if tags.is_empty() && !tops.contains(&top) {
             tops.push(top.clone());
@@ -71,7 +96,7 @@ pub(super) fn tags(images: &[Named]) -> Result<Vec<Vec<String>>> {
             match owners.insert(tag.clone(), at) {
                 None => tags[at].push(tag),
                 Some(other) if other == at => {}
-                Some(other) if images[other].image.descriptor() == named.image.descriptor() => {}
+                Some(other) if images[other].top() == named.top() => {}
                 Some(_) => return Err(Error::failed(format!("two images are named `{tag}`"))),
             }
         }

@@ -6,23 +6,37 @@
 //! |---|---|
 //! | the bytes of a tar entry | `tar` |
 //! | what may be in a layer, and its order | `layer` |
+//! | what other people's layers hold, and what they make together | `listing`; `stack` |
+//! | how a large layer is divided | `split` |
 //! | image names, content tags | `reference` |
 //! | what other people's manifests may say | `document`, `descriptor` |
+//! | what files may do without being root | `capability` |
 //! | config fields; how a user's merge with a base's | `config`; `settings` |
 //! | an image from a base and layers | `image` |
 //! | a layout's files; how an image is found in one | `layout`; `find` |
 //! | docker-archive, oci-archive | `archive` |
+//! | the image in somebody's archive; the members of a tar | `archived`; `members` |
 
 pub mod archive;
+pub mod archived;
+pub mod capability;
 pub mod config;
 pub mod descriptor;
 pub mod document;
 pub mod find;
 pub mod image;
 pub mod layer;
+#[cfg(test)]
+mod layer_tests;
 pub mod layout;
+pub mod listing;
+#[cfg(test)]
+mod listing_tests;
+pub mod members;
 pub mod reference;
 pub mod settings;
+pub mod split;
+pub mod stack;
 mod tar;
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ impl Files for OnDisk {
 }
 
 fn named(image: &Image, tag: &str) -> Named {
-    Named { image: image.clone(), tags: vec![tag.parse().unwrap()] }
+    Named { image: image.clone(), others: vec![], tags: vec![tag.parse().unwrap()] }
 }
 
 /// Writes a layout into a new folder `made`.
@@ -129,7 +129,7 @@ fn a_base_of_umoci_keeps_its_layers() {
     }
     crate::oci::samples::verify(&base, &memory).unwrap();
     let layer = new_layer(&mut memory, &[("usr/bin/app", b"app")]);
-    let settings = Settings { env: vec![("B".into(), "2".into())], ..Settings::default() };
+    let settings = Settings { env: [("B".into(), "2".into())].into(), ..Settings::default() };
     let app = Image::build(Some(&base), &amd64(), &[layer], &settings).unwrap();
     let images = [named(&app, "x:1"), named(&base, "y:1")];
     let made = on_disk(&memory, &images);

@@ -7,7 +7,7 @@ use crate::digest::{Blob, Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::oci::descriptor::Platform;
 use crate::oci::image::{Image, NewLayer};
-use crate::oci::layer::{Attributes, Entry, Kind, pack};
+use crate::oci::layer::{Attributes, Entry, Kind, Xattrs, pack};
 use crate::oci::settings::Settings;
 use crate::recipe::{Content, Part, Recipe, Sink};
 
@@ -98,7 +98,7 @@ pub fn new_layer(memory: &mut Memory, files: &[(&str, &[u8])]) -> NewLayer {
         .iter()
         .map(|(path, bytes)| {
             let kind = Kind::File(Part::Blob(memory.add(bytes)));
-            Entry { path: path.as_bytes().to_vec(), kind, attributes }
+            Entry { path: path.as_bytes().to_vec(), kind, attributes, xattrs: Xattrs::new() }
         })
         .collect();
     let recipe = pack(&entries, attributes).unwrap();

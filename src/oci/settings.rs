@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::Serialize;
+
 use crate::error::{Error, Failure, Result};
 use crate::oci::config::{Config, Empty, Execution, Healthcheck};
 use crate::oci::quoted;
@@ -11,33 +13,46 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 
 /// What an image says differently from its base. Absent leaves the base's; an empty list or text
 /// takes it away.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Settings {
     /// Replaces the base's, and takes its `cmd` away, as in Docker.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub entrypoint: Option<Vec<String>>,
     /// Replaces the base's.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cmd: Option<Vec<String>>,
-    /// Added to the base's, in this order; a name that the base has keeps its place.
-    pub env: Vec<(String, String)>,
+    /// Added to the base's; a name that the base has keeps its place.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
     /// Replaces the base's.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// Absolute; replaces the base's.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub workdir: Option<String>,
     /// Added to the base's.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// The manifest's; the base's are about the base and do not count.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
     /// `8080` or `8080/tcp`; added to the base's.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub ports: BTreeSet<String>,
     /// Absolute; added to the base's.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub volumes: BTreeSet<String>,
     /// A name with `SIG` or a number; replaces the base's.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_signal: Option<String>,
     /// Replaces the base's.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<Healthcheck>,
     /// Replaces the base's.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub shell: Option<Vec<String>>,
     /// Replaces the base's.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub author: Option<String>,
     /// Seconds since the epoch.
     pub created: u64,
@@ -77,9 +92,7 @@ impl Execution {
             made.cmd.clone_from(cmd);
         }
         for (name, value) in &settings.env {
-            if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
-                return Err(Error::failed(format!("{} cannot be an environment variable", quoted(name))));
-            }
+            check_variable(name, value)?;
             let entry = format!("{name}={value}");
             match made.env.iter_mut().rfind(|entry| name_of(entry) == name) {
                 Some(old) => *old = entry,
@@ -87,11 +100,12 @@ impl Execution {
             }
         }
         if let Some(user) = &settings.user {
+            check_user(user)?;
             made.user.clone_from(user);
         }
         if let Some(workdir) = &settings.workdir {
             if !workdir.is_empty() {
-                absolute("the working folder", workdir)?;
+                check_absolute("the working folder", workdir)?;
             }
             made.working_dir.clone_from(workdir);
         }
@@ -100,14 +114,11 @@ impl Execution {
             made.exposed_ports.insert(complete_port(port)?, Empty {});
         }
         for volume in &settings.volumes {
-            absolute("the volume", volume)?;
+            check_absolute("the volume", volume)?;
             made.volumes.insert(volume.clone(), Empty {});
         }
         if let Some(signal) = &settings.stop_signal {
-            if !signal.is_empty() && !is_signal(signal) {
-                let hint = "write a name such as `SIGTERM`, or a number from 1 to 64";
-                return Err(Failure::new(format!("{} is no signal", quoted(signal))).hint(hint).into());
-            }
+            check_signal(signal)?;
             made.stop_signal.clone_from(signal);
         }
         if let Some(healthcheck) = &settings.healthcheck {
@@ -127,18 +138,53 @@ impl Execution {
     }
 }
 
-fn name_of(entry: &str) -> &str {
-    entry.split('=').next().unwrap_or_default()
+/// Fails unless this can be a variable of the environment.
+pub fn check_variable(name: &str, value: &str) -> Result<()> {
+    if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+        return Err(Error::failed(format!("{} cannot be an environment variable", quoted(name))));
+    }
+    Ok(())
 }
 
-fn absolute(what: &str, path: &str) -> Result<()> {
+/// Fails unless a path can be a working folder or volume; `what` is what messages call it.
+pub fn check_absolute(what: &str, path: &str) -> Result<()> {
     if path.starts_with('/') && !path.contains('\0') && path.split('/').all(|name| name != "..") {
         return Ok(());
     }
     Err(Error::failed(format!("{what} {} is not an absolute path", quoted(path))))
 }
 
-fn complete_port(text: &str) -> Result<String> {
+/// Fails unless a text is empty, or a user as a config has it: a name or number, and perhaps a group.
+pub fn check_user(user: &str) -> Result<()> {
+    let (name, group) = user.split_once(':').unwrap_or((user, "0"));
+    let fine = |text: &str| {
+        !text.is_empty()
+            && text.chars().all(|c| !c.is_whitespace() && !c.is_control() && c != ':' && c != '/')
+            // What looks like a number has to be one that Linux has.
+            && (!text.bytes().all(|byte| byte.is_ascii_digit()) || text.parse::<u32>().is_ok())
+    };
+    if user.is_empty() || (fine(name) && fine(group)) {
+        return Ok(());
+    }
+    let hint = "write a name or number, and perhaps a group: `app`, `65532:65532`";
+    Err(Failure::new(format!("{} is no user", quoted(user))).hint(hint).into())
+}
+
+/// Fails unless a text is empty or a signal.
+pub fn check_signal(signal: &str) -> Result<()> {
+    if signal.is_empty() || is_signal(signal) {
+        return Ok(());
+    }
+    let hint = "write a name such as `SIGTERM`, or a number from 1 to 64";
+    Err(Failure::new(format!("{} is no signal", quoted(signal))).hint(hint).into())
+}
+
+fn name_of(entry: &str) -> &str {
+    entry.split('=').next().unwrap_or_default()
+}
+
+/// A port with its protocol; fails if it is none.
+pub fn complete_port(text: &str) -> Result<String> {
     let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     match number.parse::<u16>() {
         Ok(1..) if !number.starts_with(['+', '0']) && ["tcp", "udp", "sctp"].contains(&protocol) => {
@@ -183,7 +229,7 @@ mod tests {
     fn settings_are_merged_as_docker_does() {
         let settings = Settings {
             entrypoint: Some(text(&["/manager"])),
-            env: vec![("Z".into(), "1=2".into()), ("B".into(), "3".into()), ("C".into(), String::new())],
+            env: [("Z".into(), "1=2".into()), ("B".into(), "3".into()), ("C".into(), String::new())].into(),
             labels: [("b".into(), "2".into()), ("a".into(), "1".into())].into(),
             ports: ["8080".into(), "53/udp".into()].into(),
             volumes: ["/data".into()].into(),
@@ -207,7 +253,7 @@ mod tests {
         assert_eq!(base().merge(&Settings { created: 5, ..Settings::default() }).unwrap(), None);
         let settings = Settings {
             cmd: Some(text(&["sh"])),
-            env: vec![("A".into(), "1".into())],
+            env: [("A".into(), "1".into())].into(),
             user: Some(String::new()),
             ..Settings::default()
         };
@@ -218,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_path_that_is_said_is_kept() {
-        let settings = Settings { env: vec![("PATH".into(), "/x".into())], ..Settings::default() };
+        let settings = Settings { env: [("PATH".into(), "/x".into())].into(), ..Settings::default() };
         assert_eq!(base().merge(&settings).unwrap().unwrap().config.env, ["A=1", "B=2", "C", "PATH=/x"]);
     }
 
@@ -226,8 +272,8 @@ mod tests {
     fn wrong_settings_are_refused() {
         let none = Settings::default;
         for settings in [
-            Settings { env: vec![("A=B".into(), String::new())], ..none() },
-            Settings { env: vec![(String::new(), String::new())], ..none() },
+            Settings { env: [("A=B".into(), String::new())].into(), ..none() },
+            Settings { env: [(String::new(), String::new())].into(), ..none() },
             Settings { workdir: Some("work".into()), ..none() },
             Settings { workdir: Some("/a/../b".into()), ..none() },
             Settings { volumes: ["data".into()].into(), ..none() },
@@ -237,6 +283,10 @@ mod tests {
             Settings { ports: ["+80".into()].into(), ..none() },
             Settings { stop_signal: Some("TERM".into()), ..none() },
             Settings { stop_signal: Some("65".into()), ..none() },
+            Settings { user: Some("a b".into()), ..none() },
+            Settings { user: Some("1:".into()), ..none() },
+            Settings { user: Some("99999999999".into()), ..none() },
+            Settings { user: Some("a:b:c".into()), ..none() },
         ] {
             assert!(base().merge(&settings).is_err(), "{settings:?}");
         }

@@ -1,6 +1,8 @@
 //! Writes a tar as a recipe: ustar, with PAX records only where ustar cannot say it (POSIX.1-2017,
 //! pax). Knows no rules about names or order: `layer` and `archive` decide them.
 
+use std::collections::BTreeMap;
+
 use tar::{EntryType, Header};
 
 use crate::recipe::{Part, Recipe};
@@ -21,6 +23,12 @@ pub struct Attributes {
     pub mtime: u64,
 }
 
+/// Extended attributes by name.
+pub type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// What extended attributes are called in PAX records.
+pub(super) const XATTR: &[u8] = b"SCHILY.xattr.";
+
 /// A tar that is being made.
 #[derive(Default)]
 pub struct Writer {
@@ -30,21 +38,34 @@ pub struct Writer {
 impl Writer {
     /// Adds a file.
     pub fn file(&mut self, path: &[u8], attributes: Attributes, content: &Part) {
-        self.header(EntryType::Regular, path, b"", content.size(), attributes);
+        self.file_with(path, attributes, &Xattrs::new(), content);
+    }
+
+    /// Adds a file with extended attributes.
+    pub fn file_with(&mut self, path: &[u8], attributes: Attributes, xattrs: &Xattrs, content: &Part) {
+        let named = Named { path, target: b"", xattrs };
+        self.header(EntryType::Regular, named, content.size(), attributes);
         self.recipe.push(content);
         self.pad(content.size());
     }
 
     /// Adds a folder; `path` comes without a slash at its end.
     pub fn folder(&mut self, path: &[u8], attributes: Attributes) {
+        self.folder_with(path, attributes, &Xattrs::new());
+    }
+
+    /// Adds a folder with extended attributes.
+    pub fn folder_with(&mut self, path: &[u8], attributes: Attributes, xattrs: &Xattrs) {
         let mut path = path.to_vec();
         path.push(b'/');
-        self.header(EntryType::Directory, &path, b"", 0, attributes);
+        let named = Named { path: &path, target: b"", xattrs };
+        self.header(EntryType::Directory, named, 0, attributes);
     }
 
     /// Adds a symbolic link; its mode is 0777 everywhere.
     pub fn link(&mut self, path: &[u8], attributes: Attributes, target: &[u8]) {
-        self.header(EntryType::Symlink, path, target, 0, Attributes { mode: 0o777, ..attributes });
+        let named = Named { path, target, xattrs: &Xattrs::new() };
+        self.header(EntryType::Symlink, named, 0, Attributes { mode: 0o777, ..attributes });
     }
 
     /// Ends the tar with two zero blocks.
@@ -58,7 +79,8 @@ impl Writer {
         self.recipe.inline(&zeros[..(BLOCK - 1 - (size + BLOCK - 1) % BLOCK) as usize]);
     }
 
-    fn header(&mut self, kind: EntryType, path: &[u8], target: &[u8], size: u64, attributes: Attributes) {
+    fn header(&mut self, kind: EntryType, named: Named<'_>, size: u64, attributes: Attributes) {
+        let Named { path, target, xattrs } = named;
         let mut records = Records::default();
         let (prefix, name) = split(path).unwrap_or_else(|| {
             records.add("path", path);
@@ -74,6 +96,9 @@ impl Writer {
         header.set_gid(records.number("gid", attributes.gid, 7));
         header.set_mtime(records.number("mtime", attributes.mtime, 11));
         header.set_size(records.number("size", size, 11));
+        for (name, value) in xattrs {
+            records.add([XATTR, name].concat(), value);
+        }
         if !records.0.is_empty() {
             let mut extra = Header::new_ustar();
             extra.set_entry_type(EntryType::XHeader);
@@ -102,6 +127,13 @@ impl Writer {
     }
 }
 
+/// What of an entry may be too much for ustar.
+struct Named<'a> {
+    path: &'a [u8],
+    target: &'a [u8],
+    xattrs: &'a Xattrs,
+}
+
 /// Divides a path into ustar's prefix (155 bytes) and name (100 bytes), if that can hold it.
 fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
     if !path.is_ascii() {
@@ -121,15 +153,17 @@ fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
 struct Records(Vec<u8>);
 
 impl Records {
-    fn add(&mut self, key: &str, value: &[u8]) {
+    fn add(&mut self, key: impl AsRef<[u8]>, value: &[u8]) {
+        let key = key.as_ref();
         let rest = key.len() + value.len() + 3;
         let mut length = rest + 1;
         while rest + length.to_string().len() != length {
             length = rest + length.to_string().len();
         }
-        self.0.extend_from_slice(format!("{length} {key}=").as_bytes());
-        self.0.extend_from_slice(value);
-        self.0.push(b'\n');
+        self.0.extend_from_slice(format!("{length} ").as_bytes());
+        for bytes in [key, b"=", value, b"\n"] {
+            self.0.extend_from_slice(bytes);
+        }
     }
 
     /// What the header's field of so many octal digits holds: the number, or 0 beside a record.

@@ -204,8 +204,8 @@ mod tests {
 {"event":"done","task":"compile.bin[greet]","outcome":"failed","key":null,"seconds":0.31,"why":"`greet.c` changed","cut_off":false,"error":"`cc -static greet.c` ended with status 1"}
 {"event":"done","task":"image.component[greet]","outcome":"skipped","key":null,"seconds":0.31,"why":"`compile.bin[greet]` failed","cut_off":false,"error":null}
 {"event":"done","task":"deploy.hello","outcome":"skipped","key":null,"seconds":0.31,"why":"`image.component[greet]` was skipped","cut_off":false,"error":null}
-{"event":"done","task":"upload.cp","outcome":"failed","key":null,"seconds":5.0,"why":null,"cut_off":false,"error":null,"destinations":[{"name":"node1","outcome":"applied","bytes_sent":842100,"error":null},{"name":"node2","outcome":"failed","bytes_sent":0,"error":"the stream ended after 12.0 kB"},{"name":"node3","outcome":"deferred","bytes_sent":0,"error":"no answer in 5 s"}]}
-{"event":"done","task":"import.nodes","outcome":"deferred","key":null,"seconds":5.0,"why":null,"cut_off":false,"error":null,"destinations":[{"name":"node1","outcome":"applied","bytes_sent":842100,"error":null},{"name":"node3","outcome":"deferred","bytes_sent":0,"error":"no answer in 5 s"}]}
+{"event":"done","task":"upload.cp","outcome":"failed","key":null,"seconds":5.0,"why":null,"cut_off":false,"error":null,"destinations":[{"name":"node1","outcome":"applied","bytes_sent":842100,"bytes_planned":842100,"error":null},{"name":"node2","outcome":"failed","bytes_sent":0,"bytes_planned":0,"error":"the stream ended after 12.0 kB"},{"name":"node3","outcome":"deferred","bytes_sent":0,"bytes_planned":0,"error":"no answer in 5 s"}]}
+{"event":"done","task":"import.nodes","outcome":"deferred","key":null,"seconds":5.0,"why":null,"cut_off":false,"error":null,"destinations":[{"name":"node1","outcome":"applied","bytes_sent":842100,"bytes_planned":842100,"error":null},{"name":"node3","outcome":"deferred","bytes_sent":0,"bytes_planned":0,"error":"no answer in 5 s"}]}
 {"event":"end","outcome":"failed","counts":{"hit":4,"deferred":1,"skipped":2,"failed":2},"seconds":64.2}
 
 "#]].raw());
@@ -225,8 +225,8 @@ mod tests {
 {"event":"done","task":"patch.patched","outcome":"ran","key":"0c6eb15668372a6057d6c15b9a8ca3e99271bde7163fc5180480de6cc63c36c4","seconds":0.31,"why":"`patches/a.patch` changed","cut_off":false,"error":null}
 {"event":"done","task":"compile.bin[clock]","outcome":"ran","key":"afa14b01885637cfd69598a6333b865a0c2a7f3cca72c2f9ed54503b02da08c9","seconds":0.31,"why":"`patch.patched` changed","cut_off":true,"error":null}
 {"event":"done","task":"compile.bin[greet]","outcome":"ran","key":"5b5818e3c26ba51b60e0816602c89496ba547fd7c106f57e6f9f2d73907a1a29","seconds":0.31,"why":"`patch.patched` changed","cut_off":false,"error":null}
-{"event":"done","task":"import.nodes","outcome":"applied","key":null,"seconds":1.234,"why":null,"cut_off":false,"error":null,"destinations":[{"name":"node1","outcome":"applied","bytes_sent":842100,"error":null},{"name":"node2","outcome":"applied","bytes_sent":842100,"error":null},{"name":"node3","outcome":"unchanged","bytes_sent":0,"error":null}]}
-{"event":"done","task":"deploy.hello","outcome":"applied","key":null,"seconds":0.31,"why":null,"cut_off":false,"error":null,"destinations":[{"name":"here","outcome":"applied","bytes_sent":1204,"error":null}]}
+{"event":"done","task":"import.nodes","outcome":"applied","key":null,"seconds":1.234,"why":null,"cut_off":false,"error":null,"destinations":[{"name":"node1","outcome":"applied","bytes_sent":842100,"bytes_planned":842100,"error":null},{"name":"node2","outcome":"applied","bytes_sent":842100,"bytes_planned":842100,"error":null},{"name":"node3","outcome":"unchanged","bytes_sent":0,"bytes_planned":0,"error":null}]}
+{"event":"done","task":"deploy.hello","outcome":"applied","key":null,"seconds":0.31,"why":null,"cut_off":false,"error":null,"destinations":[{"name":"here","outcome":"applied","bytes_sent":1204,"bytes_planned":1204,"error":null}]}
 {"event":"end","outcome":"ok","counts":{"hit":1,"ran":3,"applied":2},"seconds":2.3}
 
 "#]].raw());

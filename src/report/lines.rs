@@ -142,7 +142,13 @@ fn sent(settings: &Settings, done: &Done) -> String {
     let applied = of(&done.destinations, Outcome::Applied);
     let mut parts: Vec<String> = first(settings, &applied)
         .iter()
-        .map(|destination| format!("{} {}", clean(&destination.name), text::bytes(destination.bytes_sent)))
+        .map(|destination| {
+            let (name, sent) = (clean(&destination.name), text::bytes(destination.bytes_sent));
+            match destination.bytes_planned {
+                planned if planned == destination.bytes_sent => format!("{name} {sent}"),
+                planned => format!("{name} {sent} of {} planned", text::bytes(planned)),
+            }
+        })
         .collect();
     if applied.len() > parts.len() {
         let rest = &applied[parts.len()..];

@@ -136,6 +136,8 @@ pub struct Destination {
     pub outcome: Outcome,
     /// Payload bytes that were sent.
     pub bytes_sent: u64,
+    /// The payload that was to be sent, as it was planned.
+    pub bytes_planned: u64,
     /// What was changed there, one line each.
     #[serde(skip)]
     pub changes: Vec<String>,

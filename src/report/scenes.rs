@@ -38,7 +38,14 @@ pub fn why(mut done: Done, why: &str) -> Done {
 }
 
 pub fn destination(name: &str, outcome: Outcome, bytes_sent: u64) -> Destination {
-    Destination { name: name.to_string(), outcome, bytes_sent, changes: Vec::new(), error: None }
+    Destination {
+        name: name.to_string(),
+        outcome,
+        bytes_sent,
+        bytes_planned: bytes_sent,
+        changes: Vec::new(),
+        error: None,
+    }
 }
 
 pub fn trouble(name: &str, outcome: Outcome, error: &str) -> Destination {

@@ -1,30 +1,70 @@
 //! The `base` of an image: what it starts from, how it is pinned, and where its bytes come from when they are
 //! missed. Knows nothing of what is put on it.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::ops::Deref;
+use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::layout;
 use super::names::{Names, Reference, Want};
-use crate::cache::Cache;
-use crate::digest::{Digest, Hasher};
-use crate::error::{At, Error, Failure, Result};
-use crate::host::fs::{self, Links};
-use crate::oci::find::{Files, find};
+use super::origin::{Origin, Reaching};
+use crate::digest::{Blob, Digest};
+use crate::error::{Error, Result};
+use crate::host::registry::Settings;
+use crate::oci::descriptor::Descriptor;
+use crate::oci::descriptor::Platform;
 use crate::oci::image::Image;
-use crate::oci::layout::blob_path;
+use crate::oci::reference::Reference as ImageReference;
 use crate::pins::Pin;
-use crate::work::{Context, Inputs, TaskName};
+use crate::work::{Context, Inputs, Session, TaskName};
+
+/// A base as it is declared, with what is said of registries.
+#[derive(Clone, Debug)]
+pub struct Declared {
+    reference: Reference,
+    registries: Settings,
+}
+
+impl Deref for Declared {
+    type Target = Reference;
+
+    fn deref(&self) -> &Reference {
+        &self.reference
+    }
+}
+
+impl<'de> Deserialize<'de> for Declared {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let reference = Reference::deserialize(deserializer)?;
+        Ok(Self { reference, registries: Settings::default() })
+    }
+}
+
+impl JsonSchema for Declared {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Base".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        String::json_schema(generator)
+    }
+}
 
 /// What an image starts from.
 pub enum Base<'a> {
     /// Nothing.
     Scratch,
-    /// The folder of an OCI layout.
-    Layout(&'a str),
     /// Another image made here.
     Task(&'a TaskName),
+    /// An image from outside.
+    Outside(&'a Declared),
 }
 
 /// A base as a part of *what*.
@@ -39,44 +79,51 @@ pub enum What {
 
 /// Where the bytes of a base from outside come from; not in the key.
 pub struct How {
-    /// The folder of the base's layout.
-    folder: Option<PathBuf>,
+    origin: Option<Origin>,
+    platform: Platform,
 }
+
+/// Both parts of a base.
+pub type Parts<'a> = (Option<&'a What>, &'a How);
+
+/// The ways to name a base, for people.
+const WAYS: &str = "`scratch`, `image.NAME`, `oci:FOLDER`, `archive:FILE`, `docker-daemon:NAME`, \
+    `containerd:NAME` or a registry's `docker.io/library/debian:bookworm-slim`";
 
 impl<'a> Base<'a> {
     /// The base that was declared, and checked by [`check`].
-    pub fn of(declared: &'a Reference) -> Self {
-        match (declared.text.strip_prefix("oci:"), declared.task()) {
-            (Some(folder), _) => Self::Layout(folder),
-            (None, Some(task)) => Self::Task(task),
-            (None, None) => Self::Scratch,
+    pub fn of(declared: &'a Declared) -> Self {
+        match declared.task() {
+            Some(task) => Self::Task(task),
+            None if declared.text.value == "scratch" => Self::Scratch,
+            None => Self::Outside(declared),
         }
     }
 
-    /// What the lock holds of it.
-    pub fn pin(&self) -> Option<Pin> {
+    /// What the lock holds of it for a platform.
+    pub fn pin(&self, platform: &Platform) -> Option<Pin> {
         match self {
-            Self::Layout(folder) => Some(Pin::Image {
-                reference: format!("oci:{folder}"),
-                platform: layout::platform().to_string(),
-            }),
+            Self::Outside(declared) => {
+                Some(Pin::Image { reference: declared.text.value.clone(), platform: platform.to_string() })
+            }
             Self::Scratch | Self::Task(_) => None,
         }
     }
 
-    /// Both parts of it.
+    /// Both parts of it for a platform.
     ///
     /// Errors: what is not pinned yet cannot be found.
-    pub fn parts(&self, inputs: &Inputs<'_>) -> Result<(Option<What>, How)> {
-        let mut how = How { folder: None };
+    pub fn parts(&self, platform: &Platform, inputs: &Inputs<'_>) -> Result<(Option<What>, How)> {
+        let mut how = How { origin: None, platform: platform.clone() };
         let what = match self {
             Self::Scratch => None,
             Self::Task(task) => Some(What::Tree(inputs.value(task))),
-            Self::Layout(folder) => {
-                let path = inputs.session.local.root().join(folder);
-                let pin = self.pin().expect("BUG: a layout is pinned");
-                let digest = inputs.pin(&pin, || resolve(&path))?;
-                how.folder = Some(path);
+            Self::Outside(declared) => {
+                let origin = declared.origin(inputs.session)?;
+                let pin = self.pin(platform).expect("BUG: what is outside is pinned");
+                let reaching = Reaching::of_session(inputs.session, inputs.tell, platform);
+                let digest = inputs.pin(&pin, || Ok(origin.resolve(&reaching)?.to_string()))?;
+                how.origin = Some(origin);
                 let wrong = |why| Error::failed(format!("`vcbuild.lock`: {why}"));
                 Some(What::Manifest(digest.parse().map_err(wrong)?))
             }
@@ -85,98 +132,104 @@ impl<'a> Base<'a> {
     }
 }
 
-/// Notes what is wrong with a declared base, and finds its task.
-pub fn check(declared: &mut Reference, names: &mut dyn Names) {
-    let text = declared.text.clone();
-    if text.starts_with("image.") {
-        names.tasks(declared, &["image"], Want::One);
-    } else if let Some(folder) = text.strip_prefix("oci:") {
-        if folder.is_empty() {
-            names.mistake(text.range(), "`oci:` needs the folder of a layout".into(), None);
-        }
-    } else if text.value != "scratch" {
-        let hint = "`scratch`, `oci:FOLDER` or `image.NAME`".to_string();
-        names.mistake(text.range(), format!("`{}` is not a base", text.value), Some(hint));
+impl Declared {
+    fn origin(&self, session: &Session<'_>) -> Result<Origin> {
+        let path = |path: &str| -> PathBuf { session.local.root().join(path) };
+        let text = self.text.value.as_str();
+        Ok(match text.split_once(':') {
+            Some(("oci", folder)) => Origin::Layout(path(folder)),
+            Some(("archive", file)) => Origin::Archive(path(file)),
+            Some(("docker-daemon", name)) => Origin::Daemon(name.to_string()),
+            Some(("containerd", name)) => Origin::Containerd(name.to_string()),
+            _ => {
+                let name: ImageReference = text.parse().map_err(Error::failed)?;
+                Origin::Registry(name, self.registries.clone())
+            }
+        })
+    }
+
+    /// What it is now for a platform, for `vcbuild update`.
+    pub fn now(
+        &self,
+        platform: &Platform,
+        session: &Session<'_>,
+        tell: &dyn crate::work::Tell,
+    ) -> Result<String> {
+        let reaching = Reaching::of_session(session, tell, platform);
+        Ok(self.origin(session)?.resolve(&reaching)?.to_string())
     }
 }
 
-/// The manifest that a layout's only, or platform's, image has now, for `vcbuild update` too.
-pub fn resolve(folder: &Path) -> Result<String> {
-    let found = find(&Folder(folder), &layout::platform(), None)
-        .map_err(|error| error.context(format!("read the layout `{}`", folder.display())))?;
-    Ok(found.image.descriptor().digest.to_string())
+/// Notes what is wrong with a declared base, and finds its task.
+pub fn check(declared: &mut Declared, names: &mut dyn Names) {
+    declared.registries = names.registries();
+    let text = declared.text.clone();
+    if text.starts_with("image.") {
+        names.tasks(&mut declared.reference, &["image"], Want::One);
+        return;
+    }
+    let (way, rest) = text.split_once(':').unwrap_or((&text, ""));
+    let wrong = match (way, rest) {
+        ("scratch", "") => None,
+        ("oci", "") => Some(("`oci:` needs the folder of a layout".to_string(), None)),
+        ("archive", "") => Some(("`archive:` needs a file".to_string(), None)),
+        ("oci" | "archive", _) => None,
+        ("docker-daemon" | "containerd", name) => match name.parse::<ImageReference>() {
+            Ok(_) => None,
+            Err(_) if way == "containerd" && name.contains('@') => {
+                let message = format!("`{}`: only the containerd of this machine is read", text.value);
+                Some((
+                    message,
+                    Some(format!("`containerd:{}`", name.split('@').next().unwrap_or_default())),
+                ))
+            }
+            Err(why) => Some((why, None)),
+        },
+        _ => {
+            // A single word is more likely a mistake than an image of Docker's own.
+            let is_name = text.contains(['/', ':', '@']) && text.parse::<ImageReference>().is_ok();
+            (!is_name).then(|| (format!("`{}` is not a base", text.value), Some(WAYS.to_string())))
+        }
+    };
+    if let Some((message, hint)) = wrong {
+        names.mistake(text.range(), message, hint);
+    }
 }
 
 /// The image that a base is; its layers may be missing yet.
-pub fn read(what: &What, how: &How, cache: &Cache) -> Result<Image> {
+pub fn read(what: &What, how: &How, context: &Context<'_>) -> Result<Image> {
     match what {
-        What::Tree(tree) => Ok(layout::read(&cache.cas, tree)?.image),
+        What::Tree(tree) => Ok(layout::read_for(&context.cache.cas, tree, &how.platform)?.image),
         What::Manifest(digest) => {
-            let Some(folder) = &how.folder else { panic!("BUG: a base without its folder") };
-            pinned(folder, digest)
+            let Some(origin) = &how.origin else { panic!("BUG: a base without its origin") };
+            origin.image(digest, &Reaching::of_context(context, &how.platform))
         }
     }
 }
 
 /// Stores the layers of the base that somebody missed.
-pub fn fetch_lost(how: &How, context: &Context<'_>) -> Result<()> {
-    let Some(folder) = &how.folder else { return Ok(()) };
-    for digest in context.lost.iter().filter(|digest| matches!(digest, Digest::Sha256(_))) {
-        let path = folder.join(blob_path(digest));
-        // Files that come from other tasks may be named by SHA-256 too: those make them again.
-        if fs::status(&path, Links::Follow).at("look at", &path)?.is_none() {
-            continue;
-        }
-        let file = fs::open_regular(&path).at("read", &path)?;
-        let found = context.cache.cas.put_file(&file, &path, Hasher::sha256())?;
-        if found.digest != *digest {
-            let what = format!("`{}` is damaged: it is `{}`", path.display(), found.digest);
-            return Err(Error::failed(what));
-        }
-    }
-    Ok(())
+pub fn fetch_lost(what: Option<&What>, how: &How, context: &Context<'_>) -> Result<()> {
+    fetch(what, how, context.lost, context)
 }
 
-/// The folder of an OCI layout.
-struct Folder<'a>(&'a Path);
-
-impl Files for Folder<'_> {
-    fn read(&self, path: &str, most: u64) -> Result<Vec<u8>> {
-        let full = self.0.join(path);
-        let missing = || Error::failed(format!("`{}` does not exist", full.display()));
-        fs::read(&full, most)?.ok_or_else(missing)
+/// Stores those of the layers of the base that are among these.
+pub fn fetch(what: Option<&What>, how: &How, layers: &[Digest], context: &Context<'_>) -> Result<()> {
+    let (Some(origin), Some(What::Manifest(digest))) = (&how.origin, what) else { return Ok(()) };
+    let lost: Vec<Digest> =
+        layers.iter().filter(|digest| matches!(digest, Digest::Sha256(_))).copied().collect();
+    if lost.is_empty() {
+        return Ok(());
     }
-}
-/// The image that a layout has under a manifest's digest.
-fn pinned(folder: &Path, digest: &Digest) -> Result<Image> {
-    let files = Folder(folder);
-    let gone = |error: Error| match error {
-        Error::Failed(failure) => Failure {
-            message: format!(
-                "the pinned image `{digest}` is not in `{}`: {}",
-                folder.display(),
-                failure.message
-            ),
-            ..failure
-        }
-        .hint("if the layout was made anew, `vcbuild update` moves the pin")
-        .into(),
-        other => other,
-    };
-    let manifest = files.read(&blob_path(digest), 4 << 20).map_err(gone)?;
-    if Digest::sha256_of(&manifest) != *digest {
-        return Err(Error::failed(format!("`{}` is damaged", folder.join(blob_path(digest)).display())));
+    let reaching = Reaching::of_context(context, &how.platform);
+    let image = origin.image(digest, &reaching)?;
+    // Files that come from other tasks may be named by SHA-256 too: those make them again.
+    let mut layers: Vec<_> = image.layers().iter().map(|layer| layer.descriptor.clone()).collect();
+    if !layers.iter().any(|layer| lost.contains(&layer.digest)) {
+        return Ok(());
     }
-    #[derive(Deserialize)]
-    struct Manifest {
-        config: Config,
-    }
-    #[derive(Deserialize)]
-    struct Config {
-        digest: Digest,
-    }
-    let parsed: Manifest = serde_json::from_slice(&manifest)
-        .map_err(|error| Error::failed(format!("the manifest `{digest}`: {error}")))?;
-    let config = files.read(&blob_path(&parsed.config.digest), 8 << 20)?;
-    Image::new(None, manifest, config)
+    // Who needs one of them will need the others too: they come side by side.
+    let (cas, mut known) = (&context.cache.cas, BTreeSet::new());
+    let is_here = |layer: &Descriptor| cas.has(&Blob { digest: layer.digest, size: layer.size });
+    layers.retain(|layer| (lost.contains(&layer.digest) || !is_here(layer)) && known.insert(layer.digest));
+    origin.fetch(digest, &layers, &reaching)
 }

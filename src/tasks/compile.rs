@@ -134,7 +134,7 @@ fn plain(path: &str) -> String {
 }
 
 /// A time with its unit: `ms`, `s`, `m` or `h`.
-fn duration(text: &str) -> Option<Duration> {
+pub fn duration(text: &str) -> Option<Duration> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let number: u64 = text[..digits].parse().ok()?;
     match &text[digits..] {

@@ -11,7 +11,8 @@ use crate::cache::draft::Draft;
 use crate::cache::tree::Entry;
 use crate::digest::{Blob, Digest, Hasher};
 use crate::error::{At, Error, Failure, Result};
-use crate::host::node::{self, Found, Memory, Question, Spec, Trouble, Watch};
+use crate::host::node::{self, Asked, Found, Memory, Question, Spec, Trouble, Watch};
+use crate::host::ssh::Links;
 use crate::recipe::Sink;
 use crate::tasks::names::{Declare, Names, Outputs, Placed};
 use crate::tasks::shipping::{self, Told};
@@ -62,14 +63,15 @@ impl Task for Fetch {
         let Some(spec) = &self.spec else { panic!("BUG: a fetch without a host is to be done") };
         let (session, path) = (inputs.session, &self.path.value);
         let watch = Told::source(&spec.name, session.stop, inputs.tell, None);
-        let found = ask(spec, path, session.local.root(), &session.cache.cas.stamps, &watch)
+        shipping::allowed(spec, session.network)?;
+        let found = ask(spec, path, session.local.root(), session.links, &session.cache.cas.stamps, &watch)
             .map_err(|trouble| shipping::failed(&spec.name, trouble))?;
         let (blob, mode) = match found {
-            Found::File { blob, mode } => (blob, mode),
+            Found::File { blob, mode, .. } => (blob, mode),
             Found::Nothing => {
                 return Err(Failure::new(format!("there is no `{path}` on `{}`", spec.name)).into());
             }
-            Found::Link | Found::Other(_) => {
+            Found::Link | Found::Differs | Found::Other(_) => {
                 let what = if let Found::Other(what) = found { what } else { "a link" };
                 let message = format!("`{path}` on `{}` is {what}: only a file is fetched", spec.name);
                 return Err(Failure::new(message).into());
@@ -85,11 +87,13 @@ fn ask(
     spec: &Spec,
     path: &str,
     root: &Path,
+    links: &Links,
     memory: &dyn Memory,
     watch: &dyn Watch,
 ) -> Result<Found, Trouble> {
-    let question = Question { files: vec![path.to_string()], ..Question::default() };
-    let mut answer = node::open(spec, root, memory, watch)?.ask(&question)?;
+    let asked = Asked { path: path.to_string(), size: None };
+    let question = Question { files: vec![asked], ..Question::default() };
+    let mut answer = node::open(spec, root, links, memory, watch)?.ask(&question)?;
     Ok(answer.files.pop().unwrap_or(Found::Nothing))
 }
 
@@ -103,8 +107,8 @@ pub fn still(seen: &Value, reach: &Reach<'_>) -> bool {
     let Ok(spec) = Spec::deserialize(&seen["node"]) else { return false };
     let Some(path) = seen["path"].as_str() else { return false };
     let watch = Told::source(&spec.name, reach.stop, reach.tell, None);
-    match ask(&spec, path, reach.root, &reach.cache.cas.stamps, &watch) {
-        Ok(Found::File { blob, mode }) => fact(&spec, path, &blob, mode) == *seen,
+    match ask(&spec, path, reach.root, reach.links, &reach.cache.cas.stamps, &watch) {
+        Ok(Found::File { blob, mode, .. }) => fact(&spec, path, &blob, mode) == *seen,
         _ => false,
     }
 }
@@ -150,9 +154,17 @@ impl Action for Fetching {
         let watch = Told::source(&self.spec.name, context.stop, context.tell, Some(self.blob.size));
         let blob = cas.put_with(Hasher::sha256(), |writer| {
             let mut keep = Keep { writer, left: self.blob.size, fetching: self };
-            node::open(&self.spec, context.owner.0, &cas.stamps, &watch)
-                .and_then(|node| node.read(&self.path, 0, &mut keep))
-                .map_err(|trouble| shipping::failed(&self.spec.name, trouble))
+            let read = |keep: &mut Keep<'_>| {
+                let from = self.blob.size - keep.left;
+                node::open(&self.spec, context.owner.0, context.links, &cas.stamps, &watch)
+                    .and_then(|node| node.read(&self.path, from, keep))
+            };
+            // What was cut off goes on where it was cut.
+            let done = match read(&mut keep) {
+                Err(Trouble::Cut(_)) => read(&mut keep),
+                done => done,
+            };
+            done.map_err(|trouble| shipping::failed(&self.spec.name, trouble))
         })?;
         if blob != self.blob {
             return Err(self.changed());

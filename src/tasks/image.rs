@@ -1,89 +1,160 @@
 //! `image`: a base, files and settings give an OCI image, as a layout in a tree. Layers stay recipes:
-//! no tar is written until somebody reads it, and a base's layers are fetched only then too.
+//! no tar is written until somebody reads it, and a base's layers are fetched only then too. Knows no entry of
+//! `files` (`image_files`), no layer (`image_layers`) and no rule of a config (`image_config`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::base::{self, Base};
-use super::layout;
-use super::names::{Declare, Names, Outputs, Placed, Reference};
-use super::placement::Placement;
-use crate::cache::Cache;
-use crate::cache::draft::Draft;
-use crate::cache::tree::Entry;
-use crate::digest::{Digest, Hasher};
+use super::image_certificates::CaCertificates;
+use super::image_config::{Fields, HealthcheckTable, NumberOrText};
+use super::image_files::{FileEntry, Piece};
+use super::image_users::{User, UserEntry};
+use super::names::{Declare, Names, Outputs, Placed};
+use super::placement::plain;
+use super::{image_layers, layout};
+use crate::digest::{Blob, Digest};
 use crate::error::{Error, Result};
-use crate::oci::image::{Image as OciImage, NewLayer};
-use crate::oci::layer::{self, Attributes};
+use crate::oci::descriptor::Platform;
+use crate::oci::image::Image as OciImage;
 use crate::oci::layout::Named;
 use crate::oci::reference::Reference as ImageReference;
 use crate::oci::settings::Settings;
 use crate::pins::Pin;
-use crate::recipe::Part;
-use crate::work::{Action, Class, Context, Inputs, Task, TaskName, Work};
+use crate::work::{Action, Class, Context, Inputs, Session, Task, TaskName, Tell, Work};
 
 /// `[image.NAME]`: a base, files and settings give an OCI image
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Image {
-    /// `scratch`, `oci:FOLDER` (an OCI layout), or `image.NAME`
-    base: Reference,
+    /// An image of a registry (`docker.io/library/debian:bookworm-slim`), `oci:FOLDER` (an OCI layout),
+    /// `archive:FILE`, `docker-daemon:NAME`, `containerd:NAME`, `image.NAME` or `scratch`
+    base: base::Declared,
+    /// What it is made for, as `linux/arm64`; several make an index. This machine's if it is absent
+    #[serde(default)]
+    platforms: Vec<Placed<String>>,
     /// What to put on it
     #[serde(default)]
-    files: Vec<Layered>,
+    files: Vec<FileEntry>,
+    /// What the base has and the image does not, as absolute paths
+    #[serde(default)]
+    remove: Vec<Placed<String>>,
+    /// Users that the image gets, with their groups and home folders
+    #[serde(default)]
+    users: Vec<UserEntry>,
+    /// Certificates of authorities: `true` for those of this machine, or a file
+    #[serde(default)]
+    ca_certificates: CaCertificates,
+    /// The largest layer that is made of `files`; a larger one is divided: `64M`
+    layer_size: Option<Placed<String>>,
     /// The program that runs, with its first arguments
     entrypoint: Option<Vec<String>>,
     /// The arguments that follow, unless others are given
     cmd: Option<Vec<String>>,
     /// Variables, added to those of the base
     #[serde(default)]
-    env: BTreeMap<String, String>,
+    env: BTreeMap<String, Placed<String>>,
     /// Labels, added to those of the base
     #[serde(default)]
-    labels: BTreeMap<String, String>,
-    /// The user, as a number or a name
-    user: Option<String>,
+    labels: BTreeMap<String, Placed<String>>,
+    /// What the manifest says of the image
+    #[serde(default)]
+    annotations: BTreeMap<String, Placed<String>>,
+    /// The user, as a number or a name, and perhaps a group after `:`
+    user: Option<Placed<String>>,
     /// The folder in which the program starts
-    workdir: Option<String>,
+    workdir: Option<Placed<String>>,
+    /// Ports on which it listens, added to those of the base: `8080`, `53/udp`
+    #[serde(default)]
+    ports: Vec<Placed<NumberOrText>>,
+    /// Folders that are volumes, added to those of the base
+    #[serde(default)]
+    volumes: Vec<Placed<String>>,
+    /// What ends it: `SIGTERM`
+    stop_signal: Option<Placed<NumberOrText>>,
+    /// How to see whether it is well
+    healthcheck: Option<HealthcheckTable>,
+    /// What runs commands that are one text
+    shell: Option<Vec<String>>,
+    /// Who made it
+    author: Option<String>,
+    /// When it was made: seconds since 1970, or a time in UTC; 1970 if it is absent
+    created: Option<Placed<NumberOrText>>,
     /// Whole names of the image, as `docker.io/library/x:latest`
     #[serde(default)]
     tags: Vec<Placed<String>>,
 }
 
-/// One entry of an image's `files`
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Layered {
-    /// A task, or a file, folder or glob of the project
-    from: Reference,
-    /// Where it goes: a folder if it ends in `/`, otherwise the path of exactly one file
-    to: Placed<String>,
-    /// Which of the outputs, as a glob; all if it is absent
-    path: Option<Placed<String>>,
-    /// Permission bits of the files, in octal: `0755`
-    mode: Option<Placed<String>>,
-    /// Entries with the same name make one layer; otherwise each is a layer of its own
-    layer: Option<String>,
-}
-
-impl Layered {
-    fn placement(&self) -> Placement {
-        let Self { from, to, path, mode, .. } = self.clone();
-        Placement { from, to, path, mode }
+impl Image {
+    fn fields(&self) -> Fields<'_> {
+        Fields {
+            entrypoint: self.entrypoint.as_ref(),
+            cmd: self.cmd.as_ref(),
+            env: &self.env,
+            labels: &self.labels,
+            annotations: &self.annotations,
+            user: self.user.as_ref(),
+            workdir: self.workdir.as_ref(),
+            ports: &self.ports,
+            volumes: &self.volumes,
+            stop_signal: self.stop_signal.as_ref(),
+            healthcheck: self.healthcheck.as_ref(),
+            shell: self.shell.as_ref(),
+            author: self.author.as_ref(),
+            created: self.created.as_ref(),
+        }
     }
 }
 
 impl Declare for Image {
     fn resolve(&mut self, names: &mut dyn Names) {
         base::check(&mut self.base, names);
-        for file in &mut self.files {
-            let mut placement = file.placement();
-            placement.resolve(names);
-            file.from = placement.from;
+        let mut platforms: Vec<Platform> = Vec::new();
+        for text in &self.platforms {
+            match text.parse::<Platform>() {
+                Ok(platform) if platforms.iter().any(|known| known.matches(&platform)) => {
+                    names.mistake(text.range(), format!("the platform `{platform}` is there twice"), None);
+                }
+                Ok(platform) => platforms.push(platform),
+                Err(why) => {
+                    let hint = "`linux/amd64`, `linux/arm64`, `linux/arm/v7`";
+                    names.mistake(text.range(), why, Some(hint.into()));
+                }
+            }
         }
+        for file in &mut self.files {
+            file.resolve(names);
+            if let Some(text) = &file.platform
+                && !text
+                    .parse()
+                    .is_ok_and(|platform| platforms.iter().any(|known| known.matches(&platform)))
+            {
+                let message = format!("the image is not made for `{}`", text.value);
+                names.mistake(text.range(), message, Some("`platforms` lists what it is made for".into()));
+            }
+        }
+        for path in &self.remove {
+            let rest = path.strip_prefix('/').unwrap_or_default();
+            if plain(rest.as_bytes()).is_empty() || rest.split('/').any(|name| name == "..") {
+                let message = format!("`{}` cannot be removed", path.value);
+                names.mistake(path.range(), message, Some("an absolute path, without `..`".into()));
+            } else if self.base.text.value == "scratch" {
+                let message = format!("`{}` cannot be removed: `scratch` has nothing", path.value);
+                names.mistake(path.range(), message, None);
+            }
+        }
+        self.users.iter().for_each(|user| user.check(names));
+        self.ca_certificates.resolve(names);
+        if let Some(text) = &self.layer_size
+            && size(text).is_none()
+        {
+            let hint = "a number and a unit, at least `1M`: `64M`, `1G`";
+            names.mistake(text.range(), format!("`{}` is not a size", text.value), Some(hint.into()));
+        }
+        self.fields().check(names);
         for tag in &self.tags {
             match tag.parse::<ImageReference>() {
                 Ok(reference) if reference.digest.is_none() => {
@@ -104,8 +175,28 @@ impl Declare for Image {
     }
 
     fn pins(&self) -> Vec<Pin> {
-        Base::of(&self.base).pin().into_iter().collect()
+        let base = Base::of(&self.base);
+        self.platforms().iter().filter_map(|platform| base.pin(platform)).collect()
     }
+
+    fn image_now(&self, pin: &Pin, session: &Session<'_>, tell: &dyn Tell) -> Result<String> {
+        let Pin::Image { platform, .. } = pin else { panic!("BUG: a base is pinned as an image") };
+        self.base.now(&platform.parse().map_err(Error::failed)?, session, tell)
+    }
+}
+
+/// Bytes: a number, and `k`, `M` or `G` for the binary units; at least 1 MiB.
+fn size(text: &str) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let number: u64 = text[..digits].parse().ok()?;
+    let unit = match text[digits..].trim_end_matches("iB").trim_end_matches('B') {
+        "" => 1,
+        "k" | "K" => 1 << 10,
+        "M" => 1 << 20,
+        "G" => 1 << 30,
+        _ => return None,
+    };
+    number.checked_mul(unit).filter(|size| *size >= 1 << 20)
 }
 
 impl Task for Image {
@@ -114,64 +205,112 @@ impl Task for Image {
     }
 
     fn needs(&self) -> Vec<TaskName> {
-        let files = self.files.iter().flat_map(|file| file.from.tasks());
+        let files = self.files.iter().flat_map(FileEntry::needs);
         let mut all: Vec<TaskName> = self.base.tasks().iter().chain(files).cloned().collect();
+        all.extend(self.ca_certificates.needs().iter().cloned());
         all.sort();
         all.dedup();
         all
     }
 
     fn work(&self, inputs: &Inputs<'_>) -> Result<Work> {
-        let (base, base_how) = Base::of(&self.base).parts(inputs)?;
+        let mut remove: Vec<String> =
+            self.remove.iter().map(|path| text(&plain(path.as_bytes()))).collect();
+        remove.sort();
+        remove.dedup();
         let what = What {
-            base,
-            layers: self.layers(inputs)?,
-            entrypoint: self.entrypoint.clone(),
-            cmd: self.cmd.clone(),
-            env: self.env.clone(),
-            labels: self.labels.clone(),
-            user: self.user.clone(),
-            workdir: self.workdir.clone(),
+            remove,
+            users: self.users.iter().map(UserEntry::user).collect(),
+            ca_certificates: self.ca_certificates.blob(inputs)?,
+            layer_size: self.layer_size.as_ref().and_then(|text| size(text)),
+            settings: self.fields().settings(),
             tags: self.tags.iter().map(|tag| tag.value.clone()).collect(),
         };
-        Ok(Work::Action(Box::new(ImageAction { what, base: base_how })))
+        let (mut ways, mut bases) = (Vec::new(), Vec::new());
+        for platform in self.platforms() {
+            let (base, how) = Base::of(&self.base).parts(&platform, inputs)?;
+            ways.push(Way { base, layers: self.layers(&platform, inputs)?, platform });
+            bases.push(how);
+        }
+        Ok(Work::Action(Box::new(ImageAction { what, ways, bases, is_here: self.platforms.is_empty() })))
     }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 impl Image {
-    /// The files of each layer as a tree, in the order in which layers are first mentioned.
-    fn layers(&self, inputs: &Inputs<'_>) -> Result<Vec<Digest>> {
-        let cas = &inputs.session.cache.cas;
-        let mut layers: Vec<(Option<&str>, Draft<'_>)> = Vec::new();
-        for file in &self.files {
+    /// What it is made for.
+    fn platforms(&self) -> Vec<Platform> {
+        match self.platforms.iter().filter_map(|text| text.parse().ok()).collect::<Vec<_>>() {
+            none if none.is_empty() => vec![layout::platform()],
+            some => some,
+        }
+    }
+
+    /// What goes into each layer, in the order in which layers are first mentioned.
+    fn layers(&self, platform: &Platform, inputs: &Inputs<'_>) -> Result<Vec<Vec<Piece>>> {
+        let mut layers: Vec<(Option<&str>, Vec<Piece>)> = Vec::new();
+        for file in self.files.iter().filter(|file| file.is_for(platform)) {
             let same =
-                |(name, _): &(Option<&str>, Draft<'_>)| name.is_some() && *name == file.layer.as_deref();
+                |(name, _): &(Option<&str>, Vec<Piece>)| name.is_some() && *name == file.layer.as_deref();
             let at = layers.iter().position(same).unwrap_or_else(|| {
-                layers.push((file.layer.as_deref(), Draft::empty(cas)));
+                layers.push((file.layer.as_deref(), Vec::new()));
                 layers.len() - 1
             });
-            file.placement().place(inputs, &mut layers[at].1)?;
+            layers[at].1.push(file.piece(inputs)?);
         }
-        layers.iter().map(|(_, draft)| draft.store()).collect()
+        Ok(layers.into_iter().map(|(_, pieces)| pieces).collect())
     }
 }
 
+/// What an image is made of, but for its base and files.
 #[derive(Serialize)]
-struct What {
-    base: Option<base::What>,
-    layers: Vec<Digest>,
-    entrypoint: Option<Vec<String>>,
-    cmd: Option<Vec<String>>,
-    env: BTreeMap<String, String>,
-    labels: BTreeMap<String, String>,
-    user: Option<String>,
-    workdir: Option<String>,
+pub struct What {
+    /// What the base has and the image does not, sorted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub remove: Vec<String>,
+    /// Users that are added.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub users: Vec<User>,
+    /// A file of certificates.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "digest_of")]
+    pub ca_certificates: Option<Blob>,
+    /// The largest layer, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layer_size: Option<u64>,
+    #[serde(flatten)]
+    settings: Settings,
     tags: Vec<String>,
+}
+
+fn as_text<S: serde::Serializer>(platform: &Platform, serializer: S) -> Result<S::Ok, S::Error> {
+    platform.to_string().serialize(serializer)
+}
+
+fn digest_of<S: serde::Serializer>(blob: &Option<Blob>, serializer: S) -> Result<S::Ok, S::Error> {
+    blob.map(|blob| blob.digest).serialize(serializer)
+}
+
+/// A base, and what goes on it.
+#[derive(Serialize)]
+pub struct Way {
+    #[serde(serialize_with = "as_text")]
+    platform: Platform,
+    base: Option<base::What>,
+    /// What goes into each layer.
+    pub layers: Vec<Vec<Piece>>,
 }
 
 struct ImageAction {
     what: What,
-    base: base::How,
+    /// One for each platform.
+    ways: Vec<Way>,
+    /// Their bases.
+    bases: Vec<base::How>,
+    /// Whether the platform is just the one of this machine, which is in every key.
+    is_here: bool,
 }
 
 impl Action for ImageAction {
@@ -180,58 +319,39 @@ impl Action for ImageAction {
     }
 
     fn revision(&self) -> u32 {
-        1
+        2
     }
 
-    fn what(&self) -> serde_json::Value {
-        serde_json::json!(self.what)
+    fn what(&self) -> Value {
+        let mut what = json!(self.what);
+        match (self.ways.as_slice(), what.as_object_mut()) {
+            // One platform alone is read more easily than a list of one.
+            ([way], Some(fields)) => {
+                let Value::Object(mut way) = json!(way) else { panic!("BUG: a way is not a table") };
+                if self.is_here {
+                    way.remove("platform");
+                }
+                fields.extend(way);
+            }
+            (ways, _) => what["images"] = json!(ways),
+        }
+        what
     }
 
     fn run(&self, context: &Context<'_>) -> Result<Digest> {
-        base::fetch_lost(&self.base, context)?;
-        let base = self.what.base.as_ref();
-        let base = base.map(|base| base::read(base, &self.base, context.cache)).transpose()?;
-        let pack = |tree: &Digest| pack(context.cache, tree);
-        let layers: Vec<NewLayer> = match self.what.layers.as_slice() {
-            // Threads for one layer would only wait.
-            [one] => vec![pack(one)?],
-            all => all.par_iter().map(pack).collect::<Result<_>>()?,
-        };
-        let settings = Settings {
-            entrypoint: self.what.entrypoint.clone(),
-            cmd: self.what.cmd.clone(),
-            env: self.what.env.clone().into_iter().collect(),
-            user: self.what.user.clone(),
-            workdir: self.what.workdir.clone(),
-            labels: self.what.labels.clone(),
-            ..Settings::default()
-        };
-        let image = OciImage::build(base.as_ref(), &layout::platform(), &layers, &settings)?;
+        let mut images = Vec::new();
+        for (way, how) in self.ways.iter().zip(&self.bases) {
+            let what = way.base.as_ref();
+            base::fetch_lost(what, how, context)?;
+            let base = what.map(|what| base::read(what, how, context)).transpose()?;
+            let layers = image_layers::layers(&self.what, way, base.as_ref(), (what, how), context)?;
+            images.push(OciImage::build(base.as_ref(), &way.platform, &layers, &self.what.settings)?);
+        }
+        let mut images = images.into_iter();
+        let Some(image) = images.next() else { panic!("BUG: an image for no platform") };
         let tags = self.what.tags.iter().map(|tag| tag.parse().map_err(Error::failed));
         let tags = tags.collect::<Result<BTreeSet<ImageReference>>>()?.into_iter().collect();
-        let files = crate::oci::layout::files(&[Named { image, tags }])?;
+        let files = crate::oci::layout::files(&[Named { image, others: images.collect(), tags }])?;
         layout::store(&context.cache.cas, files)
     }
-}
-
-/// A layer of the files of a tree, as a recipe; its SHA-256 is remembered by the recipe.
-fn pack(cache: &Cache, tree: &Digest) -> Result<NewLayer> {
-    let mut entries = Vec::new();
-    cache.cas.walk(tree, &mut |path, entry| {
-        let (kind, mode) = match entry {
-            Entry::Link { target } => (layer::Kind::Link(target.clone()), 0o777),
-            Entry::Folder { mode, .. } => (layer::Kind::Folder, *mode),
-            Entry::File { mode, blob } => (layer::Kind::File(Part::Blob(*blob)), *mode),
-            Entry::Recipe { mode, recipe, size } => {
-                (layer::Kind::File(Part::Recipe { recipe: *recipe, size: *size }), *mode)
-            }
-        };
-        let attributes = Attributes { mode, uid: 0, gid: 0, mtime: 0 };
-        entries.push(layer::Entry { path: path.to_vec(), kind, attributes });
-        Ok(())
-    })?;
-    let recipe = layer::pack(&entries, Attributes { mode: 0o755, uid: 0, gid: 0, mtime: 0 })?;
-    let part = cache.cas.put_recipe(&recipe)?;
-    let digest = cache.content_digest(&part, Hasher::sha256())?;
-    Ok(NewLayer { part, digest, created_by: "vcbuild".into() })
 }

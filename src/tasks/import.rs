@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use crate::digest::{Blob, Digest};
 use crate::error::{Failure, Result};
-use crate::host::node::{Load, Question, Spec};
+use crate::host::node::{Image, Load, Question, Spec, Standing};
 use crate::recipe::Part;
 use crate::tasks::names::{Declare, Names, OneOrMany, Outputs, Placed, Reference, Want};
-use crate::tasks::shipped::{self, Image};
+use crate::tasks::shipped;
 use crate::tasks::shipping::{self, Told, size_text};
 use crate::work::{Change, Class, Effect, Fault, Inputs, Reach, Task, TaskName, Work};
 
@@ -93,27 +93,6 @@ pub fn from_wants(wants: &Value) -> Option<Box<dyn Effect>> {
     Some(Box::new(Importing { wants, parts: BTreeMap::new() }))
 }
 
-impl Importing {
-    /// All blobs of all images, each once, in the order to send them.
-    fn blobs(&self) -> Vec<Blob> {
-        let mut known = BTreeSet::new();
-        let all = self.wants.images.iter().flat_map(|image| &image.blobs);
-        all.filter(|blob| known.insert(blob.digest)).copied().collect()
-    }
-
-    /// The names that never move.
-    fn content_tags(&self) -> impl Iterator<Item = (&String, &Value)> {
-        let images = self.wants.images.iter();
-        images.flat_map(|image| image.content_tags.iter().map(move |name| (name, &image.descriptor)))
-    }
-
-    /// The names that the user declared.
-    fn tags(&self) -> impl Iterator<Item = (&String, &Value)> {
-        let images = self.wants.images.iter();
-        images.flat_map(|image| image.tags.iter().map(move |name| (name, &image.descriptor)))
-    }
-}
-
 impl Effect for Importing {
     fn wants(&self) -> Value {
         shipping::plain(&self.wants)
@@ -123,23 +102,16 @@ impl Effect for Importing {
         self.wants.destinations.iter().map(|spec| spec.name.clone()).collect()
     }
 
+    fn is_away(&self) -> bool {
+        self.wants.destinations.iter().any(|spec| !spec.is_here())
+    }
+
     fn probe(&self, destination: usize, reach: &Reach<'_>) -> Result<Box<dyn Change + '_>, Fault> {
         let spec = &self.wants.destinations[destination];
         let watch = Told::destination(spec, reach, 0);
-        let names = self.content_tags().chain(self.tags()).map(|(name, _)| name.clone()).collect();
-        let question = Question { files: Vec::new(), blobs: self.blobs(), names };
-        let answer = shipping::open(spec, reach, &watch)?.ask(&question)?;
-        let mut blobs = question.blobs;
-        blobs.retain(|blob| !answer.blobs.contains(&blob.digest));
-        let absent = |(name, wanted): &(&String, &Value)| answer.names.get(*name) != Some(*wanted);
-        let own = |(name, wanted): (&String, &Value)| (name.clone(), wanted.clone());
-        Ok(Box::new(Bringing {
-            effect: self,
-            spec,
-            blobs,
-            content_tags: self.content_tags().filter(absent).map(own).collect(),
-            tags: self.tags().filter(absent).map(own).collect(),
-        }))
+        let question = Question { images: &self.wants.images, ..Question::default() };
+        let standings = shipping::open(spec, reach, &watch)?.ask(&question)?.images;
+        Ok(Box::new(Bringing::new(self, spec, standings)))
     }
 }
 
@@ -147,28 +119,54 @@ impl Effect for Importing {
 struct Bringing<'a> {
     effect: &'a Importing,
     spec: &'a Spec,
+    standings: Vec<Standing>,
+    /// All missing blobs, each once.
     blobs: Vec<Blob>,
-    content_tags: BTreeMap<String, Value>,
-    tags: BTreeMap<String, Value>,
+}
+
+impl<'a> Bringing<'a> {
+    fn new(effect: &'a Importing, spec: &'a Spec, standings: Vec<Standing>) -> Self {
+        let mut known = BTreeSet::new();
+        let missing = standings.iter().flat_map(|standing| &standing.missing);
+        let blobs = missing.filter(|blob| known.insert(blob.digest)).copied().collect();
+        Self { effect, spec, standings, blobs }
+    }
+
+    /// The images with what there is of them.
+    fn images(&self) -> impl Iterator<Item = (&'a Image, &Standing)> {
+        self.effect.wants.images.iter().zip(&self.standings)
+    }
+
+    /// The images of which one of these names is not as it should be, or that are not whole.
+    fn unnamed(&self, which: impl Fn(&Image) -> &[String]) -> Vec<&'a Image> {
+        let wrong = |(image, standing): &(&'a Image, &Standing)| {
+            let lacks = which(image).iter().any(|name| standing.names.contains(name));
+            lacks || !standing.missing.is_empty()
+        };
+        self.images().filter(wrong).map(|(image, _)| image).collect()
+    }
 }
 
 impl Change for Bringing<'_> {
     fn lines(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        let mut missing: BTreeMap<Digest, u64> =
+        let (mut lines, mut content, mut declared) = (Vec::new(), Vec::new(), Vec::new());
+        let mut left: BTreeMap<Digest, u64> =
             self.blobs.iter().map(|blob| (blob.digest, blob.size)).collect();
-        let mut said = BTreeSet::new();
-        for image in &self.effect.wants.images {
+        for (image, standing) in self.images() {
             // A blob that several images share is sent once, and counted where it is first needed.
             let sizes: Vec<u64> =
-                image.blobs.iter().filter_map(|blob| missing.remove(&blob.digest)).collect();
-            let Some(name) = image.content_tags.first().filter(|_| !sizes.is_empty()) else { continue };
-            let plural = if sizes.len() == 1 { "" } else { "s" };
-            let (short, count) = (name.rsplit('/').next().unwrap_or(name), sizes.len());
-            lines.push(format!("{short} {count} blob{plural}, {}", size_text(sizes.iter().sum())));
-            said.insert(name);
+                standing.missing.iter().filter_map(|blob| left.remove(&blob.digest)).collect();
+            let name = image.content_tags.first().filter(|_| !sizes.is_empty());
+            if name.is_some() {
+                let plural = if sizes.len() == 1 { "" } else { "s" };
+                let (short, count) = (image.shown(), sizes.len());
+                lines.push(format!("{short} {count} blob{plural}, {}", size_text(sizes.iter().sum())));
+            }
+            let missing = |tag: &&String| standing.names.contains(*tag) && Some(*tag) != name;
+            content.extend(image.content_tags.iter().filter(missing));
+            declared.extend(image.tags.iter().filter(missing));
         }
-        let names = self.content_tags.keys().filter(|name| !said.contains(name)).chain(self.tags.keys());
+        let names = BTreeSet::from_iter(content).into_iter().chain(BTreeSet::from_iter(declared));
         lines.extend(names.map(|name| format!("name {name}")));
         lines
     }
@@ -180,26 +178,24 @@ impl Change for Bringing<'_> {
     fn apply(&self, reach: &Reach<'_>) -> Result<u64, Fault> {
         let watch = Told::destination(self.spec, reach, self.bytes());
         let node = shipping::open(self.spec, reach, &watch)?;
-        if !self.blobs.is_empty() {
-            let part = |blob: &Blob| match self.effect.parts.get(&blob.digest) {
-                Some(part) => (*blob, part.clone()),
-                None => panic!("BUG: what only probes is to be applied"),
-            };
-            let blobs = self.blobs.iter().map(part).collect();
-            node.send(&Load { blobs, ..Load::default() }, &reach.cache.cas)?;
+        let part = |blob: &Blob| match self.effect.parts.get(&blob.digest) {
+            Some(part) => (*blob, part.clone()),
+            None => panic!("BUG: what only probes is to be applied"),
+        };
+        let blobs = self.blobs.iter().map(part).collect();
+        let images = self.unnamed(|image| &image.content_tags);
+        if images.is_empty() {
+            return Ok(0);
         }
-        node.check(&[], &self.effect.blobs())?;
-        if !self.content_tags.is_empty() {
-            node.name(&self.content_tags)?;
-        }
-        Ok(self.bytes())
+        Ok(node.send(&Load { blobs, images, ..Load::default() }, &reach.cache.cas)?)
     }
 
     fn finish(&self, reach: &Reach<'_>) -> Result<(), Fault> {
-        if self.tags.is_empty() {
+        let images = self.unnamed(|image| &image.tags);
+        if images.iter().all(|image| image.tags.is_empty()) {
             return Ok(());
         }
         let watch = Told::destination(self.spec, reach, 0);
-        Ok(shipping::open(self.spec, reach, &watch)?.name(&self.tags)?)
+        Ok(shipping::open(self.spec, reach, &watch)?.name(&images)?)
     }
 }

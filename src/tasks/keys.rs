@@ -247,6 +247,13 @@ fn image() {
     let other = world.run(&*action::<super::image::Image>(&world, &fields)).unwrap();
     folder::bring(&world.cache.cas, &other, &world.path("other"), &Globs::new::<&str>(&[]).unwrap())
         .unwrap();
+    for name in ["one", "two"] {
+        world.write(&format!("ca/{name}.pem"), name.as_bytes(), 0o644);
+    }
+    let fetched = |name: &str, digit: &str| {
+        let digest = digit.repeat(64);
+        format!("[{{ url = 'http://x/{name}', sha256 = '{digest}', to = '/bin/' }}]")
+    };
     let table = [("base", "'oci:one'"), ("files", "[{ from = 'compile.bin', to = '/bin/' }]")];
     let edits = [
         ("base", "'oci:same'", Stays),
@@ -273,10 +280,73 @@ fn image() {
         ("labels", "{ A = '1' }", Moves),
         ("user", "'1'", Moves),
         ("workdir", "'/x'", Moves),
+        ("annotations", "{ A = '1' }", Moves),
+        ("ports", "[80]", Moves),
+        ("ports", "['80/udp']", Moves),
+        ("volumes", "['/v']", Moves),
+        ("stop_signal", "'SIGINT'", Moves),
+        ("stop_signal", "9", Moves),
+        ("healthcheck", "{ test = 'true' }", Moves),
+        ("healthcheck", "{ test = ['CMD', 'true'] }", Moves),
+        ("healthcheck", "{ test = 'true', interval = '1s' }", Moves),
+        ("healthcheck", "{ test = 'true', timeout = '1s' }", Moves),
+        ("healthcheck", "{ test = 'true', start_period = '1s' }", Moves),
+        ("healthcheck", "{ test = 'true', start_interval = '1s' }", Moves),
+        ("healthcheck", "{ test = 'true', retries = 1 }", Moves),
+        ("shell", "['/bin/bash', '-c']", Moves),
+        ("author", "'me'", Moves),
+        ("created", "1", Moves),
+        ("created", "'2026-01-31T00:00:00Z'", Moves),
+        ("created", "0", Stays),
+        ("remove", "['/etc/motd']", Moves),
+        ("users", "[{ name = 'app', uid = 1 }]", Moves),
+        ("users", "[{ name = 'app2', uid = 1 }]", Moves),
+        ("users", "[{ name = 'app', uid = 2 }]", Moves),
+        ("users", "[{ name = 'app', uid = 1, gid = 2 }]", Moves),
+        ("users", "[{ name = 'app', uid = 1, home = '/h' }]", Moves),
+        ("users", "[{ name = 'app', uid = 1, shell = '/bin/sh' }]", Moves),
+        ("ca_certificates", "'ca/one.pem'", Moves),
+        ("ca_certificates", "'ca/two.pem'", Moves),
+        ("ca_certificates", "false", Stays),
+        ("platforms", "[]", Stays),
+        ("layer_size", "'1M'", Moves),
+        ("layer_size", "'2M'", Moves),
+        ("files", "[{ from = 'compile.bin', to = '/bin/', owner = '1:2' }]", Moves),
+        ("files", "[{ from = 'compile.bin', to = '/bin/', owner = 'app' }]", Moves),
+        ("files", "[{ from = 'compile.bin', to = '/bin/', capabilities = ['net_raw'] }]", Moves),
+        ("files", "[{ from = 'compile.bin', to = '/bin/', capabilities = ['CAP_KILL', 'kill'] }]", Moves),
+        ("files", "[{ from = 'compile.bin', to = '/bin/', strip_prefix = '' }]", Moves),
+        ("files", "[{ from = 'compile.bin', to = '/bin/', strip_prefix = 'out' }]", Stays),
+        ("files", "[{ link = 'x', to = '/bin/y' }]", Moves),
+        ("files", "[{ link = 'y', to = '/bin/y' }]", Moves),
+        ("files", "[{ to = '/bin/' }]", Moves),
+        ("files", "[{ to = '/bin/', mode = '1777' }]", Moves),
+        ("files", &fetched("a", "1"), Moves),
+        ("files", &fetched("b", "1"), Moves),
+        ("files", &fetched("b", "2"), Moves),
         ("tags", "['example.com/x:1']", Moves),
         ("tags", "['example.com/x:2']", Moves),
     ];
     check::<super::image::Image>(&world, &table, &edits);
+
+    let edits = [
+        ("platforms", "['linux/arm64']", Moves),
+        ("platforms", "['linux/arm64', 'linux/arm']", Moves),
+        ("platforms", "['linux/arm', 'linux/arm64']", Moves),
+    ];
+    for (field, value, expected) in edits {
+        let key =
+            |fields: &[Field<'_>]| key_of::<super::image::Image>(&world, &fields.iter().copied().collect());
+        let moved = key(&[("base", "'scratch'"), (field, value)]) != key(&[("base", "'scratch'")]);
+        assert_eq!(moved, expected == Moves, "{value}");
+    }
+
+    // Where a file is to be had does not matter.
+    let key = |url: &str| {
+        let files = format!("[{{ url = '{url}', sha256 = '{}', to = '/bin/x' }}]", "1".repeat(64));
+        key_of::<super::image::Image>(&world, &[("base", "'scratch'"), ("files", &files[..])].into())
+    };
+    assert_eq!(key("http://one/x"), key("https://two/y"));
 }
 
 #[test]

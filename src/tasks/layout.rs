@@ -9,7 +9,8 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::key;
 use crate::oci::descriptor::Platform;
-use crate::oci::find::{Files, Found, Parts, find};
+use crate::oci::find::{Files, Found, Parts, find, platforms};
+use crate::oci::layout::Named;
 use crate::recipe::{Content, Part};
 
 /// The platform of images that are made here.
@@ -18,9 +19,35 @@ pub fn platform() -> Platform {
     Platform::linux(architecture)
 }
 
-/// The image in a tree.
+/// The image in a tree: of several the one for this machine, if there is one, or else the first.
 pub fn read(cas: &Cas, tree: &Digest) -> Result<Found> {
-    find(&Layout { cas, tree }, &platform(), None)
+    let layout = Layout { cas, tree };
+    let mut all = platforms(&layout)?;
+    let at = all.iter().position(|is| is.matches(&platform())).unwrap_or(0);
+    match all.is_empty() {
+        true => Err(Error::failed("the layout has no image")),
+        false => find(&layout, &all.swap_remove(at), None),
+    }
+}
+
+/// The image for a platform in a tree.
+pub fn read_for(cas: &Cas, tree: &Digest, platform: &Platform) -> Result<Found> {
+    find(&Layout { cas, tree }, platform, None)
+}
+
+/// The image in a tree, for each of its platforms.
+pub fn read_all(cas: &Cas, tree: &Digest) -> Result<Named> {
+    let layout = Layout { cas, tree };
+    let mut found = Vec::new();
+    for platform in platforms(&layout)? {
+        found.push(find(&layout, &platform, None)?);
+    }
+    let mut found = found.into_iter();
+    let Some(Found { image, names }) = found.next() else {
+        return Err(Error::failed("the layout has no image"));
+    };
+    let tags = names.iter().map(|name| name.parse().map_err(Error::failed)).collect::<Result<_>>()?;
+    Ok(Named { image, others: found.map(|found| found.image).collect(), tags })
 }
 
 /// Stores the files of a layout as a tree.

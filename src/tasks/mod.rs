@@ -2,6 +2,7 @@
 //! becomes, and doing that. This is the one place that knows all of them.
 
 pub mod base;
+mod base_files;
 pub mod clone;
 mod clone_source;
 mod clone_tree;
@@ -11,6 +12,14 @@ pub mod deploy;
 mod deploy_plan;
 pub mod fetch;
 pub mod image;
+mod image_certificates;
+mod image_config;
+mod image_fetch;
+mod image_files;
+mod image_layers;
+#[cfg(test)]
+mod image_tests;
+mod image_users;
 pub mod import;
 #[cfg(test)]
 mod import_tests;
@@ -18,9 +27,14 @@ mod import_tests;
 mod keys;
 pub mod layout;
 pub mod names;
+mod origin;
+mod origin_archive;
+mod origin_registry;
 pub mod patch;
 pub mod patch_set;
 mod placement;
+pub mod push;
+mod push_change;
 #[cfg(test)]
 mod samples;
 pub mod save;
@@ -39,8 +53,8 @@ use crate::work::{Effect, Reach};
 use names::Declare;
 
 /// The kinds, in the order of the flow.
-pub const KINDS: [&str; 9] =
-    ["clone", "patch", "compile", "image", "save", "fetch", "upload", "import", "deploy"];
+pub const KINDS: [&str; 10] =
+    ["clone", "patch", "compile", "image", "save", "fetch", "upload", "import", "push", "deploy"];
 
 /// Something to be done with the type of a kind's table.
 pub trait Visit {
@@ -61,6 +75,7 @@ pub fn visit<V: Visit>(kind: &str, visit: V) -> V::Output {
         "fetch" => visit.visit::<fetch::Fetch>(),
         "upload" => visit.visit::<upload::Upload>(),
         "import" => visit.visit::<import::Import>(),
+        "push" => visit.visit::<push::Push>(),
         "deploy" => visit.visit::<deploy::Deploy>(),
         other => panic!("BUG: `{other}` is not a kind"),
     }
@@ -76,6 +91,7 @@ pub fn effect(kind: &str, wants: &serde_json::Value) -> Option<Box<dyn Effect>> 
     match kind {
         "upload" => upload::from_wants(wants),
         "import" => import::from_wants(wants),
+        "push" => push::from_wants(wants),
         "deploy" => deploy::from_wants(wants),
         _ => None,
     }

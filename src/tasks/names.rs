@@ -9,9 +9,9 @@ use serde::{Deserialize, Deserializer};
 
 use super::patch_set::Set;
 use crate::error::Result;
-use crate::host::{cluster, node};
+use crate::host::{cluster, node, registry};
 use crate::pins::Pin;
-use crate::work::{Inputs, Task, TaskName};
+use crate::work::{Inputs, Session, Task, TaskName, Tell};
 
 /// A value with the place in the file where it was written, in bytes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -225,6 +225,9 @@ pub trait Names {
     /// The hosts behind names of hosts and groups, each once; none is a mistake.
     fn hosts(&mut self, names: &[Placed<String>]) -> Vec<node::Spec>;
 
+    /// What is said of registries.
+    fn registries(&self) -> registry::Settings;
+
     /// The cluster behind a name.
     fn cluster(&mut self, name: &Placed<String>) -> Option<cluster::Spec>;
 
@@ -252,6 +255,11 @@ pub trait Declare: Task {
     /// What moves and has to be pinned before it can be read.
     fn pins(&self) -> Vec<Pin> {
         Vec::new()
+    }
+
+    /// What one of its images is now, for `vcbuild update`.
+    fn image_now(&self, pin: &Pin, _session: &Session<'_>, _tell: &dyn Tell) -> Result<String> {
+        panic!("BUG: {pin} is pinned by nobody")
     }
 
     /// The patch files that it lists, as written.

@@ -23,8 +23,18 @@ pub struct Placement {
     pub to: Placed<String>,
     /// Which of the outputs, as a glob; all if it is absent
     pub path: Option<Placed<String>>,
+    /// With this, names are whole paths in `from`, less this folder at their beginning
+    pub strip_prefix: Option<Placed<String>>,
     /// Permission bits of the files, in octal: `0755`
     pub mode: Option<Placed<String>>,
+}
+
+/// What is placed: where, and names with entries from there.
+pub struct Taken {
+    /// The path of a folder, plain; empty for the root.
+    pub to: Vec<u8>,
+    /// What goes into it, by paths from there.
+    pub found: Vec<(Vec<u8>, Entry)>,
 }
 
 /// The tasks whose values can be placed.
@@ -40,15 +50,13 @@ impl Placement {
         } else {
             names.reference(&mut self.from, &KINDS, Want::Many);
         }
-        let to = self.to.trim_start_matches('/');
-        if to.split('/').any(|name| name == "..") || self.to.contains('\0') || self.to.is_empty() {
-            names.mistake(self.to.range(), format!("`{}` is not a place for a file", self.to.value), None);
-        }
-        if let Some(mode) = &self.mode
-            && parse_mode(mode).is_none()
+        check_to(&self.to, names);
+        check_mode(self.mode.as_ref(), names);
+        if let Some(prefix) = &self.strip_prefix
+            && (prefix.starts_with('/') || prefix.split('/').any(|name| name == ".."))
         {
-            let hint = Some("write it as octal text: `\"0755\"`".to_string());
-            names.mistake(mode.range(), format!("`{}` is not a mode", mode.value), hint);
+            let message = format!("`{}` is not a folder in `{}`", prefix.value, self.from.text.value);
+            names.mistake(prefix.range(), message, Some("paths are relative, without `..`".into()));
         }
         if let Some(path) = &self.path
             && let Err(why) = Globs::new(&[path.as_str()])
@@ -64,23 +72,37 @@ impl Placement {
 
     /// Puts what it stands for into a draft.
     pub fn place(&self, inputs: &Inputs<'_>, draft: &mut Draft<'_>) -> Result<()> {
+        let Taken { to, found } = self.take(inputs)?;
+        for (name, entry) in found {
+            let path = if to.is_empty() { name } else { [&to, &b"/"[..], &name].concat() };
+            insert(draft, &path, entry)?;
+        }
+        Ok(())
+    }
+
+    /// What it stands for.
+    pub fn take(&self, inputs: &Inputs<'_>) -> Result<Taken> {
         let cas = &inputs.session.cache.cas;
+        let names = match self.strip_prefix {
+            Some(_) => By::Path,
+            None => By::LastName,
+        };
         let mut found: Vec<(Vec<u8>, Entry)> = Vec::new();
         match &self.from.to {
             To::Nothing => panic!("BUG: `{}` was not resolved", self.from.text.value),
-            To::Path(path) => local(path, inputs, &mut found)?,
+            To::Path(path) => local(path, names, inputs, &mut found)?,
             To::Tasks(tasks) => {
                 for (task, outputs) in tasks.iter().zip(&self.from.outputs) {
-                    offered(cas, task, &inputs.value(task), outputs, &mut found)?;
+                    offered(cas, task, &inputs.value(task), outputs, names, &mut found)?;
                 }
             }
         }
-        let found = self.chosen(cas, found)?;
+        let found = self.with_mode(cas, self.stripped(cas, self.chosen(cas, found)?)?)?;
         let from = &self.from.text.value;
         if found.is_empty() {
             return Err(Error::failed(format!("`{from}` gives no file to place at `{}`", self.to.value)));
         }
-        let to = self.to.trim_start_matches('/');
+        let to = plain(self.to.as_bytes());
         if !self.to.ends_with('/') {
             let [(_, entry)] = found.as_slice() else {
                 let names: Vec<_> = found.iter().map(|(name, _)| String::from_utf8_lossy(name)).collect();
@@ -90,28 +112,70 @@ impl Placement {
                     Failure::new(message).detail(names.iter().take(10).map(|name| name.to_string()));
                 return Err(failure.hint(format!("write `{}/` for a folder", self.to.value)).into());
             };
-            return self.put(draft, to.as_bytes(), entry.clone());
+            let name = last_name(&to).to_vec();
+            let above = &to[..to.len() - name.len()];
+            let above = above.strip_suffix(b"/").unwrap_or(above).to_vec();
+            return Ok(Taken { to: above, found: vec![(name, entry.clone())] });
         }
-        for (name, entry) in found {
-            self.put(draft, &[to.as_bytes(), &name].concat(), entry)?;
-        }
-        Ok(())
+        let found = found.into_iter().map(|(name, entry)| (plain(&name), entry)).collect();
+        Ok(Taken { to, found })
     }
 
-    fn put(&self, draft: &mut Draft<'_>, path: &[u8], entry: Entry) -> Result<()> {
-        let names = path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".");
-        let path = names.collect::<Vec<_>>().join(&b'/');
-        if draft.entry(&path)?.is_some_and(|old| old != entry && !matches!(old, Entry::Folder { .. })) {
-            let path = String::from_utf8_lossy(&path);
-            return Err(Error::failed(format!("two different files are placed at `{path}`")));
-        }
-        let mode = self.mode.as_ref().and_then(|mode| parse_mode(mode));
-        let entry = match (entry, mode) {
-            (Entry::File { blob, .. }, Some(mode)) => Entry::File { mode, blob },
-            (Entry::Recipe { recipe, size, .. }, Some(mode)) => Entry::Recipe { mode, recipe, size },
-            (entry, _) => entry,
+    /// Gives the files their mode, also those in folders.
+    fn with_mode(&self, cas: &Cas, found: Vec<(Vec<u8>, Entry)>) -> Result<Vec<(Vec<u8>, Entry)>> {
+        let Some(mode) = self.mode.as_ref().and_then(|mode| parse_mode(mode)) else { return Ok(found) };
+        let give = |entry: &Entry| match entry.clone() {
+            Entry::File { blob, .. } => Entry::File { mode, blob },
+            Entry::Recipe { recipe, size, .. } => Entry::Recipe { mode, recipe, size },
+            other => other,
         };
-        draft.insert(&path, entry)
+        let mut all = Vec::new();
+        for (name, entry) in found {
+            let Entry::Folder { mode, tree } = entry else {
+                all.push((name, give(&entry)));
+                continue;
+            };
+            let mut draft = Draft::of(cas, tree);
+            cas.walk(&tree, &mut |path, entry| match entry {
+                Entry::Folder { .. } => Ok(()),
+                _ => draft.insert(path, give(entry)),
+            })?;
+            all.push((name, Entry::Folder { mode, tree: draft.store()? }));
+        }
+        Ok(all)
+    }
+
+    /// Takes `strip_prefix` from the names; what is not below it is a failure.
+    fn stripped(&self, cas: &Cas, found: Vec<(Vec<u8>, Entry)>) -> Result<Vec<(Vec<u8>, Entry)>> {
+        let prefix = match &self.strip_prefix {
+            Some(prefix) => plain(prefix.as_bytes()),
+            None => return Ok(found),
+        };
+        if prefix.is_empty() {
+            return Ok(found);
+        }
+        let (mut left, mut stripped) = (found, Vec::new());
+        let start = [&prefix, &b"/"[..]].concat();
+        while let Some((name, entry)) = left.pop() {
+            match (name.strip_prefix(&start[..]), &entry) {
+                (Some(rest), _) => stripped.push((rest.to_vec(), entry)),
+                (None, Entry::Folder { tree, .. })
+                    if name == prefix || start.starts_with(&[&name, &b"/"[..]].concat()) =>
+                {
+                    for (inner, entry) in cas.node(tree)?.entries {
+                        left.push(([&name, &b"/"[..], &inner].concat(), entry));
+                    }
+                }
+                (None, _) => {
+                    let (name, from) = (String::from_utf8_lossy(&name), &self.from.text.value);
+                    let prefix = String::from_utf8_lossy(&prefix);
+                    let message = format!("`{name}` of `{from}` is not below `{prefix}`");
+                    return Err(Failure::new(message).hint("`path` picks what is to be placed").into());
+                }
+            }
+        }
+        stripped.sort_by(|one, other| one.0.cmp(&other.0));
+        Ok(stripped)
     }
 
     /// What `path` takes of it: the glob looks at what would be placed.
@@ -134,20 +198,47 @@ impl Placement {
     }
 }
 
-/// Files of the project: a folder gives its contents, a file or a glob's matches their last names.
-pub fn local(path: &str, inputs: &Inputs<'_>, found: &mut Vec<(Vec<u8>, Entry)>) -> Result<()> {
+/// Puts an entry into a draft; fails if another file is there.
+pub fn insert(draft: &mut Draft<'_>, path: &[u8], entry: Entry) -> Result<()> {
+    if draft.entry(path)?.is_some_and(|old| old != entry && !matches!(old, Entry::Folder { .. })) {
+        let path = String::from_utf8_lossy(path);
+        return Err(Error::failed(format!("two different files are placed at `{path}`")));
+    }
+    draft.insert(path, entry)
+}
+
+/// How files are called where they are placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// By their last name.
+    LastName,
+    /// By their whole path.
+    Path,
+}
+
+impl By {
+    fn name(self, path: &[u8]) -> &[u8] {
+        match self {
+            Self::LastName => last_name(path),
+            Self::Path => path,
+        }
+    }
+}
+
+/// Files of the project: a folder gives its contents, a file or a glob's matches their names.
+pub fn local(path: &str, by: By, inputs: &Inputs<'_>, found: &mut Vec<(Vec<u8>, Entry)>) -> Result<()> {
     let missing = || Error::failed(format!("`{path}` does not exist"));
     inputs.look(|local, stamps, seen| {
         if glob::is_pattern(path) {
             let globs = Globs::new(&[path]).map_err(Error::failed)?;
             for (path, entry) in local.select(".", &globs, stamps, seen)? {
-                found.push((last_name(&path).to_vec(), entry));
+                found.push((by.name(&path).to_vec(), entry));
             }
             return Ok(());
         }
         match local.entry(path, stamps, seen)?.ok_or_else(missing)? {
             Entry::Folder { .. } => found.extend(local.select(path, &Globs::all(), stamps, seen)?),
-            entry => found.push((last_name(path.as_bytes()).to_vec(), entry)),
+            entry => found.push((by.name(path.as_bytes()).to_vec(), entry)),
         }
         Ok(())
     })
@@ -159,6 +250,7 @@ pub fn offered(
     task: &TaskName,
     value: &Digest,
     outputs: &Outputs,
+    by: By,
     found: &mut Vec<(Vec<u8>, Entry)>,
 ) -> Result<()> {
     match outputs {
@@ -166,7 +258,7 @@ pub fn offered(
         Outputs::Named(paths) => {
             for path in paths {
                 match cas.entry(value, path)? {
-                    Some(entry) => found.push((last_name(path.as_bytes()).to_vec(), entry)),
+                    Some(entry) => found.push((by.name(path.as_bytes()).to_vec(), entry)),
                     None => return Err(Error::failed(format!("`{task}` has no `{path}`"))),
                 }
             }
@@ -180,6 +272,29 @@ pub fn offered(
 pub fn last_name(path: &[u8]) -> &[u8] {
     let path = path.strip_suffix(b"/").unwrap_or(path);
     path.rsplit(|&byte| byte == b'/').next().unwrap_or(path)
+}
+
+/// A path without empty names and `.`.
+pub fn plain(path: &[u8]) -> Vec<u8> {
+    let names = path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".");
+    names.collect::<Vec<_>>().join(&b'/')
+}
+
+/// Notes a mistake if nothing can be placed at a path.
+pub fn check_to(to: &Placed<String>, names: &mut dyn Names) {
+    if to.split('/').any(|name| name == "..") || to.contains('\0') || to.is_empty() {
+        names.mistake(to.range(), format!("`{}` is not a place for a file", to.value), None);
+    }
+}
+
+/// Notes a mistake if a mode is none.
+pub fn check_mode(mode: Option<&Placed<String>>, names: &mut dyn Names) {
+    if let Some(mode) = mode
+        && parse_mode(mode).is_none()
+    {
+        let hint = Some("write it as octal text: `\"0755\"`".to_string());
+        names.mistake(mode.range(), format!("`{}` is not a mode", mode.value), hint);
+    }
 }
 
 /// Octal permission bits.

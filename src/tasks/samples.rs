@@ -13,8 +13,9 @@ use crate::cache::local::Local;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::host::fs::{self, Durability};
+use crate::host::ssh::Links;
 use crate::host::stop::Stop;
-use crate::host::{cluster, node};
+use crate::host::{cluster, node, registry};
 use crate::pins::Pins;
 use crate::tasks::names::{Declare, Names, Outputs, Placed, Reference, To, Want};
 use crate::work::{
@@ -34,8 +35,11 @@ pub struct World {
     pins: Pins,
     /// The user's wish to stop.
     pub stop: Stop,
+    links: Links,
     /// Its hosts.
     pub hosts: Vec<node::Spec>,
+    /// What is said of registries.
+    pub registries: registry::Settings,
     /// The values of tasks.
     pub values: BTreeMap<TaskName, Digest>,
     /// The declared outputs of tasks.
@@ -78,17 +82,16 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::open(&folder.path().join("cache")).unwrap();
         let local = Local::new(folder.path().to_path_buf(), vec![folder.path().join("cache")]);
-        let hosts = hosts
-            .iter()
-            .map(|name| node::Spec { name: (*name).to_string(), local: (*name).to_string() })
-            .collect();
+        let hosts = hosts.iter().map(|name| node::Spec::local(name, name)).collect();
         Self {
             cache,
             local,
             env: Env(BTreeMap::new()),
             pins: Pins::default(),
             stop: Stop::new(Duration::ZERO).unwrap(),
+            links: Links::new([]),
             hosts,
+            registries: registry::Settings::default(),
             values: BTreeMap::new(),
             outputs: BTreeMap::new(),
             heard: Heard::default(),
@@ -138,6 +141,7 @@ impl World {
             env: &self.env,
             pins: &self.pins,
             stop: &self.stop,
+            links: &self.links,
             network: Network::Allowed,
             jobs: 1,
         };
@@ -159,6 +163,7 @@ impl World {
         action.run(&Context {
             cache: &self.cache,
             stop: &self.stop,
+            links: &self.links,
             network: Network::Allowed,
             env: &self.env,
             tell: &self.heard,
@@ -175,7 +180,9 @@ impl World {
             cache: &self.cache,
             root: self.folder.path(),
             stop: &self.stop,
+            links: &self.links,
             network: Network::Allowed,
+            env: &self.env,
             tell: &self.heard,
         }
     }
@@ -257,6 +264,10 @@ impl Names for Known<'_> {
         let all = names.iter().any(|name| name.value == "all");
         let is_meant = |spec: &&node::Spec| all || names.iter().any(|name| name.value == spec.name);
         self.world.hosts.iter().filter(is_meant).cloned().collect()
+    }
+
+    fn registries(&self) -> registry::Settings {
+        self.world.registries.clone()
     }
 
     fn cluster(&mut self, _name: &Placed<String>) -> Option<cluster::Spec> {

@@ -8,10 +8,8 @@ use super::layout;
 use super::names::{Declare, Names, Outputs, Placed, Reference, Want};
 use crate::cache::draft::Draft;
 use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::oci::archive;
-use crate::oci::layout::Named;
-use crate::oci::reference::Reference as ImageReference;
 use crate::work::{Action, Class, Context, Inputs, Task, TaskName, Work};
 
 /// `[save.NAME]`: images give an archive
@@ -115,9 +113,7 @@ impl Action for SaveAction {
         let cas = &context.cache.cas;
         let mut images = Vec::new();
         for tree in &self.what.images {
-            let found = layout::read(cas, tree)?;
-            let tags = found.names.iter().map(|name| name.parse().map_err(Error::failed));
-            images.push(Named { image: found.image, tags: tags.collect::<Result<Vec<ImageReference>>>()? });
+            images.push(layout::read_all(cas, tree)?);
         }
         let recipe = match self.what.format {
             Format::DockerArchive => archive::docker(&images)?,

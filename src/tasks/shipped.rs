@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::cache::cas::Cas;
 use crate::digest::{Blob, Digest};
 use crate::error::{Failure, Result};
 use crate::host::index;
+use crate::host::node::{Image, Layer, Variant};
 use crate::oci::reference::content_tag;
 use crate::recipe::{Part, Recipe};
 use crate::work::TaskName;
@@ -18,19 +18,6 @@ use crate::work::TaskName;
 const LONGEST: u64 = 16 << 20;
 /// Indexes within indexes, at most.
 const DEEPEST: usize = 4;
-
-/// An image, as plain data.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Image {
-    /// Names that never move: one for each repository.
-    pub content_tags: Vec<String>,
-    /// Names that the user declared.
-    pub tags: Vec<String>,
-    /// What the names are given to.
-    pub descriptor: Value,
-    /// All that it is made of: layers, then configs, then manifests, each once.
-    pub blobs: Vec<Blob>,
-}
 
 /// An image with where its content comes from, by SHA-256.
 pub struct Shipped {
@@ -68,7 +55,8 @@ pub fn read(cas: &Cas, value: &Digest, fallback: &str) -> Result<Shipped> {
     let mut found = Found::default();
     layout.collect(&descriptor, 0, &mut found)?;
     let blobs = found.layers.into_iter().chain(found.configs).chain(found.manifests).collect();
-    Ok(Shipped { image: Image { content_tags, tags, descriptor, blobs }, parts: found.parts })
+    let image = Image { content_tags, tags, descriptor, blobs, variants: found.variants };
+    Ok(Shipped { image, parts: found.parts })
 }
 
 /// The repository of an image without tags.
@@ -118,6 +106,7 @@ struct Found {
     layers: Vec<Blob>,
     configs: Vec<Blob>,
     manifests: Vec<Blob>,
+    variants: Vec<Variant>,
     parts: BTreeMap<Digest, Part>,
 }
 
@@ -158,6 +147,36 @@ impl Layout<'_> {
         Ok(found.parts.insert(blob.digest, part).is_none())
     }
 
+    /// What an image is on hosts of one platform.
+    fn variant(&self, descriptor: &Value, manifest: &Value, config: Blob) -> Result<Variant> {
+        let said = self.json(&format!("blobs/sha256/{}", config.digest.hex()))?;
+        let text = |name: &str| said.get(name).and_then(Value::as_str);
+        let parts = [text("os"), text("architecture"), text("variant")];
+        let platform = parts.into_iter().flatten().collect::<Vec<_>>().join("/");
+        let diffs: Vec<Digest> = entries(&said["rootfs"], "diff_ids")
+            .iter()
+            .filter_map(|diff| diff.as_str()?.parse().ok())
+            .collect();
+        let layers = entries(manifest, "layers");
+        if diffs.len() != layers.len() {
+            let message =
+                format!("the image has {} layers, but its config names {}", layers.len(), diffs.len());
+            return Err(Failure::new(message).into());
+        }
+        let mut below: Option<Digest> = None;
+        let mut found = Vec::new();
+        for (layer, diff) in layers.iter().zip(diffs) {
+            let becomes = match below {
+                None => diff,
+                Some(below) => Digest::sha256_of(format!("{below} {diff}").as_bytes()),
+            };
+            below = Some(becomes);
+            let media = layer["mediaType"].as_str().unwrap_or_default().to_string();
+            found.push(Layer { blob: index::blob(layer)?, becomes, media });
+        }
+        Ok(Variant { platform, descriptor: descriptor.clone(), config, layers: found })
+    }
+
     /// Takes all that a descriptor leads to.
     fn collect(&self, descriptor: &Value, depth: usize, found: &mut Found) -> Result<()> {
         if depth > DEEPEST {
@@ -179,6 +198,7 @@ impl Layout<'_> {
             if self.take(&config, found)? {
                 found.configs.push(config);
             }
+            found.variants.push(self.variant(descriptor, &document, config)?);
         }
         if self.take(&blob, found)? {
             found.manifests.push(blob);

@@ -6,12 +6,13 @@ use std::cell::Cell;
 use crate::error::{Error, Failure, Result};
 use crate::host::node::{self, Node, Spec, Trouble, Watch};
 use crate::host::stop::Stop;
-use crate::work::{Fault, Reach, Tell};
+use crate::work::{Fault, Network, Reach, Tell};
 
 impl From<Trouble> for Fault {
     fn from(trouble: Trouble) -> Self {
         match trouble {
             Trouble::Unreachable(why) => Self::Unreachable(why),
+            Trouble::Cut(failure) => Self::Again(failure),
             Trouble::Error(error) => Self::Error(error),
         }
     }
@@ -21,6 +22,7 @@ impl From<Trouble> for Fault {
 pub fn failed(host: &str, trouble: Trouble) -> Error {
     match trouble {
         Trouble::Unreachable(why) => Failure::new(format!("`{host}` does not answer: {why}")).into(),
+        Trouble::Cut(failure) => failure.into(),
         Trouble::Error(error) => error,
     }
 }
@@ -43,8 +45,13 @@ impl<'a> Told<'a> {
 
     /// For a destination that gets `total` bytes.
     pub fn destination(spec: &'a Spec, reach: &Reach<'a>, total: u64) -> Self {
+        Self::named(&spec.name, reach, total)
+    }
+
+    /// For a destination that is no host, but has a name.
+    pub fn named(name: &'a str, reach: &Reach<'a>, total: u64) -> Self {
         let (stop, tell, done) = (reach.stop, reach.tell, Cell::new(0));
-        Self { stop, tell, host: &spec.name, destination: Some(&spec.name), total: Some(total), done }
+        Self { stop, tell, host: name, destination: Some(name), total: Some(total), done }
     }
 }
 
@@ -65,7 +72,17 @@ impl Watch for Told<'_> {
 
 /// Reaches a destination.
 pub fn open<'a>(spec: &Spec, reach: &Reach<'a>, watch: &'a dyn Watch) -> Result<Box<dyn Node + 'a>, Fault> {
-    Ok(node::open(spec, reach.root, &reach.cache.cas.stamps, watch)?)
+    allowed(spec, reach.network)?;
+    Ok(node::open(spec, reach.root, reach.links, &reach.cache.cas.stamps, watch)?)
+}
+
+/// Fails for a host that only the network leads to, if it may not be used.
+pub fn allowed(spec: &Spec, network: Network) -> Result<()> {
+    if network == Network::Allowed || spec.is_here() {
+        return Ok(());
+    }
+    let message = format!("`{}` is not on this machine, and the network may not be used", spec.name);
+    Err(Failure::new(message).hint("run without `--offline`").into())
 }
 
 /// What is wanted, as plain data.

@@ -15,7 +15,7 @@ use crate::digest::{Blob, Digest, Hasher};
 use crate::error::{Error, Failure, Result};
 use crate::glob::Globs;
 use crate::host::fs::Stamp;
-use crate::host::node::{self, File, Found, Load, Question, Spec, Trouble, octal};
+use crate::host::node::{self, Asked, File, Found, Load, Question, Spec, Trouble, octal};
 use crate::recipe::Part;
 use crate::tasks::names::{Declare, Names, OneOrMany, Outputs, Placed, Reference, To, Want};
 use crate::tasks::shipping::{self, Told, size_text};
@@ -35,6 +35,8 @@ pub struct Upload {
     to: Option<Placed<String>>,
     /// The permission bits, as in `"0755"`; without it those that the files have.
     mode: Option<Placed<String>>,
+    /// Whose the files are: a user, or a user and a group, as in `"root:root"`; without it whoever logs in.
+    owner: Option<Placed<String>>,
     #[serde(skip)]
     destinations: Vec<Spec>,
     #[serde(skip)]
@@ -77,6 +79,25 @@ impl Declare for Upload {
         if self.to.is_some() && !place.ends_with('/') {
             for host in &self.destinations {
                 names.claim(format!("the file `{path}` on `{}`", host.name), place.range());
+            }
+        }
+        let machine = self.destinations.iter().find(|host| !host.is_here());
+        if let Some(host) = machine.filter(|_| !place.starts_with('/')) {
+            let message = format!("`{}` is not absolute, as paths on `{}` are", place.value, host.name);
+            names.mistake(place.range(), message, Some(format!("write `/{}`", place.value)));
+        }
+        if let Some(owner) = &self.owner {
+            let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+            let parts: Vec<&str> = owner.split(':').collect();
+            let is_name =
+                |part: &&str| !part.is_empty() && !part.starts_with('-') && part.bytes().all(plain);
+            if parts.len() > 2 || !parts.iter().all(is_name) {
+                let hint = "write a user, or a user and a group: `owner = \"root:root\"`".to_string();
+                names.mistake(owner.range(), format!("`{}` is not an owner", **owner), Some(hint));
+            }
+            if let Some(host) = self.destinations.iter().find(|host| host.is_here()) {
+                let message = format!("`{}` is an embedded node: its files have no owner", host.name);
+                names.mistake(owner.range(), message, None);
             }
         }
         if let Some(mode) = &self.mode {
@@ -141,7 +162,8 @@ impl Task for Upload {
                 }
             };
             parts.insert(blob.digest, part);
-            let file = File { path: path.clone(), mode: self.bits.unwrap_or(mode), blob };
+            let owner = self.owner.as_ref().map(|owner| owner.value.clone());
+            let file = File { path: path.clone(), mode: self.bits.unwrap_or(mode), blob, owner };
             if files.insert(path.clone(), file).is_some() {
                 return Err(Failure::new(format!("two files would be uploaded to `{path}`"))
                     .hint("put them into different folders, by two upload tasks")
@@ -298,16 +320,21 @@ impl Effect for Uploading {
         self.wants.destinations.iter().map(|spec| spec.name.clone()).collect()
     }
 
+    fn is_away(&self) -> bool {
+        self.wants.destinations.iter().any(|spec| !spec.is_here())
+    }
+
     fn probe(&self, destination: usize, reach: &Reach<'_>) -> Result<Box<dyn Change + '_>, Fault> {
         let spec = &self.wants.destinations[destination];
         let watch = Told::destination(spec, reach, 0);
-        let files = self.wants.files.iter().map(|file| file.path.clone()).collect();
+        let asked = |file: &File| Asked { path: file.path.clone(), size: Some(file.blob.size) };
+        let files = self.wants.files.iter().map(asked).collect();
         let question = Question { files, ..Question::default() };
         let answer = shipping::open(spec, reach, &watch)?.ask(&question)?;
         let mut bringing = Bringing { effect: self, spec, missing: Vec::new(), modes: Vec::new() };
         for (file, found) in self.wants.files.iter().zip(answer.files) {
             match found {
-                Found::File { blob, mode } if blob == file.blob && mode == file.mode => {}
+                found if file.is(&found) => {}
                 Found::File { blob, .. } if blob == file.blob => bringing.modes.push(file),
                 Found::Other(what) => {
                     let message = format!("`{}` on `{}` is {what}", file.path, spec.name);
@@ -331,7 +358,10 @@ struct Bringing<'a> {
 impl Change for Bringing<'_> {
     fn lines(&self) -> Vec<String> {
         let files = self.missing.iter().map(|file| format!("{} {}", file.path, size_text(file.blob.size)));
-        let modes = self.modes.iter().map(|file| format!("{} mode {:04o}", file.path, file.mode));
+        let modes = self.modes.iter().map(|file| match &file.owner {
+            None => format!("{} mode {:04o}", file.path, file.mode),
+            Some(owner) => format!("{} mode {:04o}, owner {owner}", file.path, file.mode),
+        });
         files.chain(modes).collect()
     }
 
@@ -350,18 +380,18 @@ impl Change for Bringing<'_> {
             load.files.push(((*file).clone(), part.clone()));
         }
         load.modes.extend(self.modes.iter().copied().cloned());
-        match node.send(&load, &reach.cache.cas) {
+        let sent = match node.send(&load, &reach.cache.cas) {
             // A local file that the cache had wrong is still there to be stored again.
             Err(Trouble::Error(Error::Lost(lost))) if self.effect.sources.contains_key(&lost) => {
                 for (_, part) in &load.files {
                     self.effect.keep(part, reach.cache)?;
                 }
-                node.send(&load, &reach.cache.cas)?;
+                node.send(&load, &reach.cache.cas)?
             }
             sent => sent?,
-        }
+        };
         node.check(&self.effect.wants.files, &[])?;
-        Ok(self.bytes())
+        Ok(sent)
     }
 }
 

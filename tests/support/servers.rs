@@ -23,7 +23,7 @@ pub struct Server {
 
 impl Server {
     /// Starts a program on a free port, and waits until it listens. `arguments` gets the port.
-    fn start(program: &Path, log: &Path, arguments: impl Fn(u16) -> Vec<String>) -> Self {
+    pub fn start(program: &Path, log: &Path, arguments: impl Fn(u16) -> Vec<String>) -> Self {
         assert!(program.exists(), "`{}` is not installed: `tests/run` does that", program.display());
         let end = Instant::now() + STARTING;
         loop {
@@ -206,24 +206,50 @@ pub struct Line {
 
 struct State {
     server: SocketAddr,
-    /// Bytes of an answer that pass.
-    limit: AtomicUsize,
+    /// To the server, and from it.
+    ways: [Way; 2],
     /// Whether the line is held, not cut, at the limit.
     held: AtomicBool,
+    /// Whether what was held goes on.
+    let_go: AtomicBool,
     /// Calls that were cut or held.
     reached: AtomicUsize,
     calls: AtomicUsize,
 }
 
+/// One direction.
+struct Way {
+    /// Bytes of a call that pass.
+    limit: AtomicUsize,
+    /// Whether only one call is cut.
+    once: AtomicBool,
+    /// Bytes that have passed.
+    passed: AtomicUsize,
+}
+
+const UP: usize = 0;
+const DOWN: usize = 1;
+
 impl Line {
     /// A line that passes everything.
     pub fn new(server: &Server) -> Self {
+        Self::to(server.port)
+    }
+
+    /// A line to a port of this machine.
+    pub fn to(server: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state = Arc::new(State {
-            server: ([127, 0, 0, 1], server.port).into(),
+        let way = || Way {
             limit: AtomicUsize::new(usize::MAX),
+            once: AtomicBool::new(false),
+            passed: AtomicUsize::new(0),
+        };
+        let state = Arc::new(State {
+            server: ([127, 0, 0, 1], server).into(),
+            ways: [way(), way()],
             held: AtomicBool::new(false),
+            let_go: AtomicBool::new(false),
             reached: AtomicUsize::new(0),
             calls: AtomicUsize::new(0),
         });
@@ -231,15 +257,35 @@ impl Line {
         std::thread::spawn(move || {
             for call in listener.incoming() {
                 let (call, state) = (call.unwrap(), shared.clone());
-                std::thread::spawn(move || state.pass(&call));
+                std::thread::spawn(move || state.pass(call));
             }
         });
         Self { port, state }
     }
 
+    fn set(&self, way: usize, limit: usize, once: bool) {
+        self.state.ways[way].once.store(once, Ordering::SeqCst);
+        self.state.ways[way].limit.store(limit, Ordering::SeqCst);
+    }
+
     /// Cuts every answer after so many bytes.
     pub fn cut(&self, limit: usize) {
-        self.state.limit.store(limit, Ordering::SeqCst);
+        self.set(DOWN, limit, false);
+    }
+
+    /// Cuts one answer after so many bytes.
+    pub fn cut_once(&self, limit: usize) {
+        self.set(DOWN, limit, true);
+    }
+
+    /// Cuts every call after so many bytes to the server.
+    pub fn cut_upward(&self, limit: usize) {
+        self.set(UP, limit, false);
+    }
+
+    /// Cuts one call after so many bytes to the server.
+    pub fn cut_upward_once(&self, limit: usize) {
+        self.set(UP, limit, true);
     }
 
     /// Holds every answer after so many bytes.
@@ -248,14 +294,46 @@ impl Line {
         self.cut(limit);
     }
 
-    /// Passes everything again.
+    /// Holds every call after so many bytes to the server.
+    pub fn hold_upward(&self, limit: usize) {
+        self.state.held.store(true, Ordering::SeqCst);
+        self.state.reached.store(0, Ordering::SeqCst);
+        self.cut_upward(limit);
+    }
+
+    /// Passes everything again; what was held is cut.
     pub fn mend(&self) {
+        self.state.held.store(false, Ordering::SeqCst);
         self.cut(usize::MAX);
+        self.cut_upward(usize::MAX);
+    }
+
+    /// Lets what is held go on.
+    pub fn release(&self) {
+        self.cut(usize::MAX);
+        self.cut_upward(usize::MAX);
+        self.state.let_go.store(true, Ordering::SeqCst);
+        self.state.held.store(false, Ordering::SeqCst);
     }
 
     /// How many calls there were.
     pub fn calls(&self) -> usize {
         self.state.calls.load(Ordering::SeqCst)
+    }
+
+    /// Bytes that have gone to the server since the last time this was asked.
+    pub fn upward(&self) -> usize {
+        self.state.ways[UP].passed.swap(0, Ordering::SeqCst)
+    }
+
+    /// Bytes that have come from the server since the last time this was asked.
+    pub fn downward(&self) -> usize {
+        self.state.ways[DOWN].passed.swap(0, Ordering::SeqCst)
+    }
+
+    /// How many calls were cut or held since they were last to be.
+    pub fn held(&self) -> usize {
+        self.state.reached.load(Ordering::SeqCst)
     }
 
     /// Waits until a call has been held.
@@ -269,32 +347,48 @@ impl Line {
 }
 
 impl State {
-    fn pass(&self, call: &TcpStream) {
+    fn pass(self: Arc<Self>, call: TcpStream) {
         self.calls.fetch_add(1, Ordering::SeqCst);
         let Ok(server) = TcpStream::connect(self.server) else { return };
-        let (mut from, mut to) = (call.try_clone().unwrap(), server.try_clone().unwrap());
-        std::thread::spawn(move || {
-            let _ = std::io::copy(&mut from, &mut to);
-            let _ = to.shutdown(Shutdown::Write);
-        });
-        let (mut passed, mut buffer) = (0, vec![0; 1 << 14]);
-        while let Ok(length @ 1..) = (&server).read(&mut buffer) {
-            let limit = self.limit.load(Ordering::SeqCst);
+        let ends = [call.try_clone().unwrap(), server.try_clone().unwrap()];
+        let state = self.clone();
+        std::thread::spawn(move || state.carry(UP, &ends[0], &ends[1]));
+        self.carry(DOWN, &server, &call);
+    }
+
+    fn carry(&self, way: usize, mut from: &TcpStream, mut to: &TcpStream) {
+        let mut passed = 0;
+        let mut buffer = vec![0; 1 << 14];
+        while let Ok(length @ 1..) = from.read(&mut buffer) {
+            let limit = self.ways[way].limit.load(Ordering::SeqCst);
             let length = length.min(limit.saturating_sub(passed));
-            if (&*call).write_all(&buffer[..length]).is_err() {
+            if to.write_all(&buffer[..length]).is_err() {
                 break;
             }
             passed += length;
+            self.ways[way].passed.fetch_add(length, Ordering::SeqCst);
             if passed >= limit {
-                self.reached.fetch_add(1, Ordering::SeqCst);
-                if self.held.load(Ordering::SeqCst) {
-                    std::thread::sleep(STARTING);
+                if self.ways[way].once.load(Ordering::SeqCst) {
+                    self.ways[way].limit.store(usize::MAX, Ordering::SeqCst);
                 }
-                break;
+                self.reached.fetch_add(1, Ordering::SeqCst);
+                let end = Instant::now() + STARTING;
+                while self.held.load(Ordering::SeqCst) && Instant::now() < end {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                if self.ways[way].limit.load(Ordering::SeqCst) == usize::MAX
+                    && self.let_go.load(Ordering::SeqCst)
+                {
+                    continue;
+                }
+                let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+                return;
             }
         }
-        for end in [call, &server] {
-            let _ = end.shutdown(Shutdown::Both);
+        if way == UP {
+            let _ = to.shutdown(Shutdown::Write);
+        } else {
+            let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
         }
     }
 }

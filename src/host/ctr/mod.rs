@@ -1,0 +1,400 @@
+//! Images in containerd on a host, by nothing but `ctr`: one question, one stream of only what is missing
+//! under a name that nobody uses, a look whether all of it is there, and only then the names. What was cut
+//! off is cleared away at the next contact. Knows no task.
+
+mod archive;
+mod script;
+mod state;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::{Error, Failure, Result};
+use crate::host::fs;
+use crate::host::node::{Image, Load, Standing, Trouble, Variant, Watch};
+use crate::host::ssh::{Address, As, Link, Talk, quote, said};
+use crate::recipe::{Content, Sink};
+use archive::Archive;
+use script::{SCRIPT, STAGING};
+use state::{List, PINNED, State, fixed_names};
+
+/// Containerd on a host.
+pub struct Containerd<'a> {
+    /// The connection.
+    pub link: &'a Link,
+    /// Who does it.
+    pub who: As,
+    /// Where it is.
+    pub address: &'a Address,
+    /// Whoever watches.
+    pub watch: &'a dyn Watch,
+}
+
+/// A conversation with the script.
+struct Call<'a> {
+    on: &'a Containerd<'a>,
+    talk: Talk<'a>,
+    /// As in `linux/amd64`.
+    platform: String,
+    snapshotter: String,
+    /// The first number of the version of `ctr`.
+    version: u32,
+}
+
+/// What others are changing is waited for, or not.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lock {
+    Try,
+    Wait,
+}
+
+impl Containerd<'_> {
+    fn call(&self, lock: Lock) -> Result<Call<'_>, Trouble> {
+        let address = &self.address.containerd;
+        let words = self.address.ctr.iter().map(String::as_str);
+        let rest = ["--connect-timeout", "10s", "--address", address, "-n", "k8s.io"];
+        let command = words.chain(rest).map(quote).collect::<Vec<_>>().join(" ");
+        let folder = address.rsplit_once('/').map_or("/", |(folder, _)| folder);
+        let lock = if lock == Lock::Wait { "wait" } else { "try" };
+        let argv = ["sh", "-c", SCRIPT, "vcbuild", &command, folder, lock];
+        let talk = Talk::start(self.link, &argv, self.who, self.watch)?;
+        let mut call =
+            Call { on: self, talk, platform: String::new(), snapshotter: String::new(), version: 0 };
+        let line = call.talk.line()?;
+        let hello = line.as_deref().and_then(|line| line.strip_prefix("hello ")).map(str::to_string);
+        let Some(hello) = hello else { return Err(call.failed(line.as_deref())) };
+        let mut words = hello.splitn(3, ' ');
+        let (machine, snapshotter, version) =
+            (words.next(), words.next(), words.next().unwrap_or_default());
+        call.platform = platform(machine.unwrap_or_default());
+        call.snapshotter = snapshotter.unwrap_or_default().to_string();
+        let digits = version.trim_start_matches('v').split('.').next();
+        call.version = digits.and_then(|digits| digits.parse().ok()).unwrap_or(1);
+        Ok(call)
+    }
+
+    /// What there is of images.
+    pub fn ask(&self, images: &[Image]) -> Result<Vec<Standing>, Trouble> {
+        let mut call = self.call(Lock::Try)?;
+        let all: Vec<&Image> = images.iter().collect();
+        let state = call.list(&all)?;
+        let mut standings = Vec::new();
+        for image in images {
+            let variant = call.variant(image)?;
+            standings.push(state.standing(image, variant, &call.snapshotter));
+        }
+        call.end()?;
+        Ok(standings)
+    }
+
+    /// Sends blobs, sees that the images are whole, and gives them the names that never move.
+    pub fn deliver(&self, load: &Load<'_>, content: &dyn Content) -> Result<u64, Trouble> {
+        let mut call = self.call(Lock::Wait)?;
+        let mut variants = Vec::new();
+        for image in &load.images {
+            variants.push((*image, call.variant(image)?.clone()));
+        }
+        let mut sent = 0;
+        let state = if load.blobs.is_empty() { Some(call.list(&load.images)?) } else { None };
+        let whole = |state: &State, snapshotter: &str| {
+            variants
+                .iter()
+                .find(|(_, variant)| !state.is_complete(variant, snapshotter))
+                .map(|(image, _)| *image)
+        };
+        if state.is_none_or(|state| whole(&state, &call.snapshotter).is_some()) {
+            let token = token();
+            let names: Vec<_> = variants
+                .iter()
+                .enumerate()
+                .map(|(number, (_, variant))| (format!("{STAGING}{token}-{number}"), &variant.descriptor))
+                .collect();
+            let archive = Archive::new(&load.blobs, &names);
+            call.import(&archive, content, Pin::No)?;
+            sent += archive.payload();
+            call.order("sync")?;
+        }
+        let state = call.list(&load.images)?;
+        if let Some(image) = whole(&state, &call.snapshotter) {
+            let message = format!(
+                "`{}` was sent to `{}`, but it is not whole there",
+                image.shown(),
+                self.link.name()
+            );
+            return Err(Trouble::Cut(
+                Failure::new(message).hint("somebody else may be removing images: run again"),
+            ));
+        }
+        let mut names = Vec::new();
+        for (image, variant) in &variants {
+            let fixed = image.content_tags.iter().flat_map(|tag| fixed_names(tag, variant));
+            names.extend(fixed.map(|name| (name, variant)));
+        }
+        call.give(&names, Pin::Yes, &load.images)?;
+        call.end()?;
+        Ok(sent)
+    }
+
+    /// Gives images their declared names.
+    pub fn name(&self, images: &[&Image]) -> Result<(), Trouble> {
+        let mut call = self.call(Lock::Wait)?;
+        let mut variants = Vec::new();
+        for image in images {
+            variants.push((*image, call.variant(image)?.clone()));
+        }
+        let names: Vec<_> = variants
+            .iter()
+            .flat_map(|(image, variant)| image.tags.iter().map(move |tag| (tag.clone(), variant)))
+            .collect();
+        call.give(&names, Pin::No, images)?;
+        call.end()
+    }
+}
+
+/// Whether kubelet is told to leave an image alone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pin {
+    Yes,
+    No,
+}
+
+impl Call<'_> {
+    /// What an image is on this host.
+    fn variant<'i>(&self, image: &'i Image) -> Result<&'i Variant> {
+        let fits = |variant: &&Variant| {
+            variant.platform == self.platform
+                || variant.platform.starts_with(&format!("{}/", self.platform))
+        };
+        image.variants.iter().find(fits).ok_or_else(|| {
+            let all: Vec<&str> = image.variants.iter().map(|variant| variant.platform.as_str()).collect();
+            let (name, host, platform) = (image.shown(), self.on.link.name(), &self.platform);
+            Error::failed(format!("`{name}` is for {}, and `{host}` is {platform}", all.join(", ")))
+        })
+    }
+
+    /// What is there, and what the names of images are given to.
+    fn list(&mut self, images: &[&Image]) -> Result<State, Trouble> {
+        let mut text = "list\n".to_string();
+        for image in images {
+            let fixed = image
+                .content_tags
+                .iter()
+                .flat_map(|tag| image.variants.iter().flat_map(move |variant| fixed_names(tag, variant)));
+            for name in fixed.chain(image.tags.iter().cloned()) {
+                text.push_str(&name);
+                text.push('\n');
+            }
+        }
+        text.push('\n');
+        self.write(text.as_bytes())?;
+        let (mut state, mut list) = (State::default(), None);
+        loop {
+            let line = self.talk.line()?;
+            match line.as_deref() {
+                Some("== content") => list = Some(List::Content),
+                Some("== snapshots") => list = Some(List::Snapshots),
+                Some("== images") => list = Some(List::Images),
+                Some("== end") => return Ok(state),
+                Some("waits") => self.on.watch.waits(),
+                Some(line) if !line.starts_with("fail ") => {
+                    if let Some(list) = list {
+                        state.take(list, line);
+                    }
+                }
+                other => return Err(self.failed(other)),
+            }
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Trouble> {
+        match self.talk.write(bytes) {
+            Err(Trouble::Error(Error::Failed(_))) => Err(self.failed(None)),
+            done => done,
+        }
+    }
+
+    /// Hears that something is done.
+    fn done(&mut self) -> Result<(), Trouble> {
+        loop {
+            let line = self.talk.line()?;
+            match line.as_deref() {
+                Some("done") => return Ok(()),
+                Some("waits") => self.on.watch.waits(),
+                other => return Err(self.failed(other)),
+            }
+        }
+    }
+
+    fn order(&mut self, line: &str) -> Result<(), Trouble> {
+        self.write(format!("{line}\n").as_bytes())?;
+        self.done()
+    }
+
+    /// Streams an archive into containerd.
+    fn import(&mut self, archive: &Archive<'_>, content: &dyn Content, pin: Pin) -> Result<(), Trouble> {
+        let label = if pin == Pin::Yes { format!("{PINNED}=pinned") } else { String::new() };
+        self.write(format!("import {} {label}\n", archive.size()).as_bytes())?;
+        let mut stream = Stream { talk: &mut self.talk, watch: self.on.watch, trouble: None };
+        let sent = archive.send(content, &mut stream);
+        match (stream.trouble.take(), sent) {
+            (Some(Trouble::Error(Error::Failed(_))), _) => Err(self.failed(None)),
+            (Some(trouble), _) => Err(trouble),
+            (None, sent) => {
+                sent?;
+                self.done()
+            }
+        }
+    }
+
+    /// Gives names by an archive without blobs: that can only move them to what is there, and fails
+    /// before any moves if something is not. Then sees that it is so.
+    fn give(&mut self, names: &[(String, &Variant)], pin: Pin, images: &[&Image]) -> Result<(), Trouble> {
+        let entries: Vec<_> =
+            names.iter().map(|(name, variant)| (name.clone(), &variant.descriptor)).collect();
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let archive = Archive::new(&[], &entries);
+        let by_label = pin == Pin::Yes && self.version >= 2;
+        self.import(&archive, &Nothing, if by_label { Pin::Yes } else { Pin::No })?;
+        if pin == Pin::Yes && !by_label {
+            for (name, _) in names {
+                self.order(&format!("label {name} {PINNED}=pinned"))?;
+            }
+        }
+        let state = self.list(images)?;
+        let is_given = |(name, variant): &&(String, &Variant)| match pin {
+            Pin::Yes => state.is_pinned(name, variant),
+            Pin::No => state.is_named(name, variant),
+        };
+        match names.iter().find(|given| !is_given(given)) {
+            None => Ok(()),
+            Some((name, _)) => {
+                let message =
+                    format!("`{name}` was given on `{}`, but it is not there", self.on.link.name());
+                Err(Trouble::Cut(
+                    Failure::new(message).hint("somebody else may be removing images: run again"),
+                ))
+            }
+        }
+    }
+
+    fn end(mut self) -> Result<(), Trouble> {
+        self.order("end")?;
+        let ended = self.talk.finish()?;
+        match ended.status {
+            0 => Ok(()),
+            _ => Err(Error::failed(said(&ended.said).unwrap_or_default()).into()),
+        }
+    }
+
+    /// Why it did not go on; ends the conversation.
+    fn failed(&mut self, line: Option<&str>) -> Trouble {
+        let mut step = line.and_then(|line| line.strip_prefix("fail ")).map(str::to_string);
+        self.talk.close();
+        loop {
+            match self.talk.line() {
+                Ok(Some(line)) => {
+                    if let Some(said) = line.strip_prefix("fail ") {
+                        step = Some(said.to_string());
+                    }
+                }
+                Ok(None) => break,
+                Err(trouble) => return trouble,
+            }
+        }
+        match self.talk.ended() {
+            Ok(ended) => self.on.explain(step.as_deref().unwrap_or_default(), &ended.said),
+            Err(trouble) => trouble,
+        }
+    }
+}
+
+impl Containerd<'_> {
+    /// What the end of a conversation means.
+    fn explain(&self, step: &str, errors: &str) -> Trouble {
+        let host = self.link.name();
+        let socket = &self.address.containerd;
+        let is = |words: &str| errors.to_lowercase().contains(words);
+        let lines = || errors.lines().map(str::to_string).filter(|line| !line.trim().is_empty());
+        if step == "ctr" {
+            let ctr = self.address.ctr.join(" ");
+            return Failure::new(format!("`{host}` has no `{ctr}`"))
+                .detail(lines())
+                .hint("install containerd there, or say where it is: `ctr = [\"/path/to/ctr\"]`")
+                .into();
+        }
+        if is("permission denied") && is(socket) {
+            return Failure::new(format!("containerd on `{host}` lets us not in"))
+                .detail(lines())
+                .hint("only root may speak to it: `sudo = true`")
+                .into();
+        }
+        let absent = is("connection refused") || is("no such file or directory") || is("deadline exceeded");
+        if absent && (is("dial") || is(socket)) {
+            return Failure::new(format!("containerd on `{host}` does not answer at `{socket}`"))
+                .detail(lines())
+                .hint("look at it there: `systemctl status containerd`; if it listens elsewhere: `containerd = \"…\"`")
+                .into();
+        }
+        if is("no space left on device") {
+            return Failure::new(format!("`{host}` has no space left for images"))
+                .hint("`vcbuild doctor` shows how much there is")
+                .into();
+        }
+        if step == "lock" {
+            return Failure::new(format!("somebody else is changing the images of `{host}` for an hour"))
+                .into();
+        }
+        let why = said(errors).unwrap_or_else(|| "it ended without a word".into());
+        Trouble::Cut(
+            Failure::new(format!("containerd on `{host}` could not {step}: {why}")).detail(lines()),
+        )
+    }
+}
+
+/// The platform of a machine, as images name it.
+fn platform(machine: &str) -> String {
+    let name = match machine {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "i386" | "i686" => "386",
+        "armv7l" => "arm/v7",
+        "armv6l" => "arm/v6",
+        other => other,
+    };
+    format!("linux/{name}")
+}
+
+/// A text that is nowhere else: never was a staging name given twice.
+fn token() -> String {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    format!("{:x}-{:x}-{number:x}", fs::now(), std::process::id())
+}
+
+/// No content at all.
+struct Nothing;
+
+impl Content for Nothing {
+    fn send(&self, blob: crate::digest::Blob, _: &mut dyn Sink) -> Result<()> {
+        Err(Error::Lost(blob.digest))
+    }
+}
+
+/// Sends an archive.
+struct Stream<'a, 'b> {
+    talk: &'a mut Talk<'b>,
+    watch: &'a dyn Watch,
+    trouble: Option<Trouble>,
+}
+
+impl Sink for Stream<'_, '_> {
+    fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        if let Err(trouble) = self.talk.write(bytes) {
+            self.trouble = Some(trouble);
+            return Err(Error::failed("the host takes no more"));
+        }
+        self.watch.moved(bytes.len() as u64);
+        Ok(())
+    }
+}

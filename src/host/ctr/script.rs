@@ -1,0 +1,69 @@
+//! What runs on a host beside `ctr`: plain sh, nothing installed. Knows no image.
+
+/// The beginning of names that are only there while something is delivered.
+pub const STAGING: &str = "vcbuild.local/staging:";
+
+/// Arguments: the command `ctr` quoted for `sh`, the folder to lock, and `try` or `wait`. Says first
+/// `hello MACHINE SNAPSHOTTER VERSION`, and then reads lines:
+/// - `list`, names to look at, an empty line: `== content`, `== snapshots`, `== images`, each followed by what
+///   `ctr` lists, and `== end`;
+/// - `import SIZE LABEL` and SIZE bytes of an archive: `done`;
+/// - `label NAME LABEL`: `done`;
+/// - `end`: `done`, when it is on the disk and no staging name is left.
+///
+/// It says `fail STEP` and ends where something cannot be done. Whoever has the lock clears away what others have left; a
+/// folder can be locked without a file that stays behind.
+pub const SCRIPT: &str = r#"
+cmd=$1
+c() { eval "$cmd \"\$@\""; }
+clear() {
+  for n in $(c images ls -q "name~=^vcbuild[.]local/staging:"); do c images rm "$n" >/dev/null; done
+}
+fail() { echo "fail $1"; [ -z "$alone" ] || clear; exit 1; }
+alone=
+version=$(c --version) || { echo "fail ctr"; exit 1; }
+s=$(sed -n 's/^ *snapshotter *= *"\(.*\)".*/\1/p' /etc/containerd/config.toml 2>/dev/null | tail -n 1)
+s=${s:-overlayfs}
+echo "hello $(uname -m) $s ${version##* }"
+if command -v flock >/dev/null && exec 9<"$2"; then
+  if flock -n 9; then alone=1
+  elif [ "$3" = wait ]; then echo waits; flock -w 3600 9 || fail lock; alone=1
+  fi
+fi
+[ -z "$alone" ] || clear
+while IFS=" " read -r op a b; do
+  case $op in
+  list)
+    set --
+    while IFS= read -r n && [ -n "$n" ]; do set -- "$@" "name==\"$n\""; done
+    echo "== content"
+    c content ls || fail list
+    echo "== snapshots"
+    c snapshots --snapshotter "$s" ls || fail list
+    echo "== images"
+    if [ $# -gt 0 ]; then c images ls "$@" || fail list; fi
+    echo "== end"
+    ;;
+  import)
+    set --
+    [ -z "$b" ] || set -- --label "$b"
+    timeout 7200 head -c "$a" | c images import --snapshotter "$s" "$@" - >/dev/null || fail import
+    echo done
+    ;;
+  label)
+    c images label "$a" "$b" >/dev/null || fail label
+    echo done
+    ;;
+  sync)
+    if [ -d /var/lib/containerd ]; then sync -f /var/lib/containerd; else sync; fi || fail sync
+    echo done
+    ;;
+  end)
+    clear
+    echo done
+    exit 0
+    ;;
+  esac
+done
+exit 1
+"#;

@@ -1,0 +1,88 @@
+//! A machine as a host like any other: files by `files`, images by `ctr`. Knows no script.
+
+use std::path::Path;
+
+use super::files::Files;
+use super::links::{Guard, Links};
+use super::wrapper::As;
+use super::{Address, Talk};
+use crate::error::Result;
+use crate::host::ctr::Containerd;
+use crate::host::node::{Answer, Image, Load, Node, Question, Trouble, Watch};
+use crate::recipe::{Content, Sink};
+
+/// A machine, reached.
+pub struct Remote<'a> {
+    link: Guard<'a>,
+    address: Address,
+    watch: &'a dyn Watch,
+}
+
+impl<'a> Remote<'a> {
+    /// Reaches a machine.
+    pub fn open(
+        name: &str,
+        address: &Address,
+        root: &Path,
+        links: &'a Links,
+        watch: &'a dyn Watch,
+    ) -> Result<Self, Trouble> {
+        let link = links.link(name, address, root, watch)?;
+        Ok(Self { link, address: address.clone(), watch })
+    }
+
+    fn who(&self) -> As {
+        if self.address.sudo { As::Root } else { As::User }
+    }
+
+    fn files(&self) -> Files<'_> {
+        Files { link: &self.link, who: self.who(), watch: self.watch }
+    }
+
+    fn containerd(&self) -> Containerd<'_> {
+        Containerd { link: &self.link, who: self.who(), address: &self.address, watch: self.watch }
+    }
+
+    /// Runs a script with arguments and returns what it prints and its exit status.
+    pub fn run(&self, script: &str, arguments: &[&str]) -> Result<(String, i32), Trouble> {
+        let argv = [&["sh", "-c", script, "vcbuild"][..], arguments].concat();
+        let mut talk = Talk::start(&self.link, &argv, self.who(), self.watch)?;
+        talk.close();
+        let mut text = Vec::new();
+        talk.stream(&mut text)?;
+        let ended = talk.finish()?;
+        Ok((String::from_utf8_lossy(&text).into_owned(), ended.status))
+    }
+}
+
+impl Node for Remote<'_> {
+    fn ask(&self, question: &Question<'_>) -> Result<Answer, Trouble> {
+        let mut answer = Answer::default();
+        if !question.files.is_empty() {
+            answer.files = self.files().ask(&question.files)?;
+        }
+        if !question.images.is_empty() {
+            answer.images = self.containerd().ask(question.images)?;
+        }
+        Ok(answer)
+    }
+
+    fn send(&self, load: &Load<'_>, content: &dyn Content) -> Result<u64, Trouble> {
+        let mut sent = 0;
+        if !load.files.is_empty() || !load.modes.is_empty() {
+            sent += self.files().place(load, content)?;
+        }
+        if !load.images.is_empty() {
+            sent += self.containerd().deliver(load, content)?;
+        }
+        Ok(sent)
+    }
+
+    fn name(&self, images: &[&Image]) -> Result<(), Trouble> {
+        self.containerd().name(images)
+    }
+
+    fn read(&self, path: &str, from: u64, sink: &mut dyn Sink) -> Result<(), Trouble> {
+        self.files().read(path, from, sink)
+    }
+}

@@ -1,0 +1,5 @@
+//! Shipping to real machines: sshd and containerd as Debian has them, in namespaces.
+
+mod connect;
+mod files;
+mod images;
