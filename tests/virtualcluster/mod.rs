@@ -113,6 +113,8 @@ fn from_source_to_nodes_and_objects() {
     assert_eq!(says(&project, "vn-agent"), format!("vn-agent {version}\ntrue\n"));
 
     // What is where.
+    let shown = project.call("show image.component[manager]").success().text();
+    assert!(shown.contains("vcbuild: /app and 1 more") && shown.contains("65532:65532"), "{shown}");
     let plugin = project.path("nodes/here/files/usr/local/bin/kubectl-vc");
     assert_eq!(plugin.metadata().unwrap().permissions().mode() & 0o7777, 0o755);
     let archives = folder::files(&project.path("nodes/node0/files/tmp/vc-images"));
@@ -259,7 +261,7 @@ fn the_project_at_the_root_is_in_order() {
     let project = Project::new();
     let root = root();
     let cache = project.beside("cache");
-    for profile in ["", "--profile local"] {
+    for profile in ["", "--profile local", "--profile role"] {
         let at = format!("--dir {} --cache {} {profile}", root.display(), cache.display());
         let done = project.call(&format!("{at} check")).success();
         assert!(done.text().contains("patch.patched: not checked: not fetched"), "{}", done.text());
