@@ -1,6 +1,7 @@
 //! The project at the root: its `vcbuild.toml`, patches and templates, all the way to nodes and a cluster that
 //! are folders. Upstream is a stand-in; everything else is what users have.
 
+mod machines;
 mod templates;
 mod upstream;
 
@@ -63,8 +64,13 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_path_buf()
 }
 
-/// A copy of the project, with the stand-in beside it.
+/// A copy of the project, all of it on this machine.
 fn project() -> Project {
+    project_of("--profile local")
+}
+
+/// A copy of the project, with the stand-in beside it.
+fn project_of(options: &str) -> Project {
     let project = Project::new();
     fs::copy(root().join("vcbuild.toml"), project.path("vcbuild.toml")).unwrap();
     for name in ["patches", "templates"] {
@@ -74,9 +80,8 @@ fn project() -> Project {
     folder::copy(&LIBRARY.path().join("built"), &project.cache("keep/go-build"));
     project.settle();
     let path = format!("{}:/usr/bin:/bin", GO.display());
-    project.env("PATH", path).options(
-        "--profile local --set source_repo=../upstream --set source_version=main --set go_builds=2",
-    )
+    let upstream = "--set source_repo=../upstream --set source_version=main --set go_builds=2";
+    project.env("PATH", path).options(upstream).options(options)
 }
 
 /// What a program that was built says.
