@@ -401,6 +401,19 @@ error: 1 mistake in `vcbuild.toml`
 "#]],
     );
     refused(
+        "[host.a]\nlocal = 'a'\n[upload.u]\nfrom = 'vcbuild.toml'\nhosts = []\ndir = '/d'\n",
+        str![[r#"
+error: `upload.u` has no host
+ --> vcbuild.toml:5:9
+  |
+5 | [upload.u]
+  |         ^
+
+error: 1 mistake in `vcbuild.toml`
+
+"#]],
+    );
+    refused(
         "[host.a]\nlocal = 'a'\n[hosts.g]\nlist = ['a', 'b']\n[upload.u]\nfrom = 'f'\nhosts = ['g', 'a']\ndir = '/d'\n",
         str![[r#"
 error: there is no host or group `b`

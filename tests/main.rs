@@ -27,4 +27,5 @@ mod style;
 mod targets;
 mod vars;
 mod verbs;
+mod virtualcluster;
 mod writing;

@@ -44,6 +44,23 @@ image = "example.com/boss"  # vcbuild.toml:8
 }
 
 #[test]
+fn variables_may_stand_on_both_sides_of_the_verb() {
+    let project =
+        Project::new().config(VARS).file("more.yaml", "count: 4\n").file("later.yaml", "list: [b]\n");
+    project
+        .call("--set name=one --set debug=true --vars more.yaml vars --set name=two --vars later.yaml")
+        .success()
+        .stdout(str![[r#"
+name  = "two"  # --set
+count = 4  # [ROOT]/more.yaml
+list  = ["b"]  # [ROOT]/later.yaml
+debug = true  # --set
+image = "example.com/two"  # vcbuild.toml:8
+
+"#]]);
+}
+
+#[test]
 fn variables_keep_their_type() {
     let project = Project::new()
         .config(VARS)

@@ -46,6 +46,37 @@ struct Arguments {
     verb: Verb,
 }
 
+/// What stands before the verb
+#[derive(Parser)]
+#[command(disable_help_subcommand = true)]
+struct Head {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    rest: Rest,
+}
+
+#[derive(Subcommand)]
+enum Rest {
+    #[command(external_subcommand)]
+    Verb(Vec<OsString>),
+}
+
+impl Arguments {
+    /// Adds the variables before the verb to those behind it, of which clap forgets the former.
+    fn whole(mut self) -> Result<Self, clap::Error> {
+        if self.global.set.is_empty() && self.global.vars.is_empty() {
+            return Ok(self);
+        }
+        let Head { global: head, rest: Rest::Verb(rest) } = Head::try_parse()?;
+        let program = std::env::args_os().take(1);
+        let tail = Self::try_parse_from(program.chain(rest))?.global;
+        self.global.set = [head.set, tail.set].concat();
+        self.global.vars = [head.vars, tail.vars].concat();
+        Ok(self)
+    }
+}
+
 /// What holds for every verb
 #[derive(clap::Args)]
 pub struct Global {
@@ -180,7 +211,7 @@ pub fn run() -> u8 {
         crate::cache::tidy(&cache);
         return crate::host::fs::sync_now(&cache);
     }
-    let arguments = match Arguments::try_parse() {
+    let arguments = match Arguments::try_parse().and_then(Arguments::whole) {
         Ok(arguments) => arguments,
         Err(error) => {
             // A reader that went away is not our business.

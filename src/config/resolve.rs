@@ -279,7 +279,7 @@ impl Names for Scope<'_> {
             }
         }
         if found.is_empty() && !broken {
-            let place = names.first().map_or(0..0, Placed::range);
+            let place = names.first().map_or_else(|| self.place(), Placed::range);
             if !self.mistakes.all.iter().any(|m| m.place.as_ref().is_some_and(|(_, span)| *span == place)) {
                 self.mistake(place, format!("`{}` has no host", self.task), None);
             }
