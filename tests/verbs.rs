@@ -398,7 +398,7 @@ platform  linux/amd64
 size      9.7 kB in 3 layers
 against   image.base
 present   2.6 kB in 1 layer
-to fetch  7.2 kB in 2 layers, and 1.3 kB of manifest and config
+to fetch  7.2 kB in 2 layers, and 1.6 kB of manifest and config
 layer     sha256:[..]  2.6 kB  plain  from image.base  present
 layer     sha256:[..]  3.6 kB  plain  from app, tool as `bin`  to fetch
 layer     sha256:[..]  3.6 kB  plain  from lib  to fetch
@@ -415,7 +415,7 @@ platform  linux/amd64
 size      9.7 kB in 3 layers
 against   image.base
 present   2.6 kB in 1 layer
-to fetch  7.2 kB in 2 layers, and 1.3 kB of manifest and config
+to fetch  7.2 kB in 2 layers, and 1.6 kB of manifest and config
 layer     sha256:[..]  2.6 kB  plain  from image.base  present
 layer     sha256:[..]  3.6 kB  plain  from app, tool as `bin`  to fetch
 layer     sha256:[..]  3.6 kB  plain  from lib  to fetch
@@ -457,7 +457,7 @@ layer     sha256:[..]  3.6 kB  plain  from lib  present
     };
     assert_eq!(
         other("old.tar"),
-        "present   2.6 kB in 1 layerto fetch  7.2 kB in 2 layers, and 1.3 kB of manifest and config"
+        "present   2.6 kB in 1 layerto fetch  7.2 kB in 2 layers, and 1.6 kB of manifest and config"
     );
     assert_eq!(other("old.tar.gz"), other("old.tar"));
     assert_eq!(
