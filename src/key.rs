@@ -4,25 +4,14 @@
 use serde_json::Value;
 
 use crate::digest::Digest;
+use crate::host::machine;
 use crate::work::Action;
-
-/// The operating system and architecture that commands run on and images are made for.
-pub fn platform() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "linux/amd64",
-        "aarch64" => "linux/arm64",
-        "riscv64" => "linux/riscv64",
-        "powerpc64" => "linux/ppc64le",
-        "s390x" => "linux/s390x",
-        other => other,
-    }
-}
 
 /// What an action's key is made of.
 pub fn preimage(action: &dyn Action) -> Value {
     serde_json::json!({
         "kind": action.kind(),
-        "platform": platform(),
+        "platform": machine::here(),
         "revision": action.revision(),
         "what": action.what(),
     })

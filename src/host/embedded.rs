@@ -17,6 +17,7 @@ use crate::error::{At, Error, Failure, Result, io_words};
 use crate::host::fs::{self, Kind, Links};
 use crate::host::index::Index;
 use crate::host::inside::{self, Inside, Missing};
+use crate::host::machine;
 use crate::host::node::{Answer, Found, Image, Load, Memory, Node, Question, Standing, Trouble, Watch};
 use crate::host::passing::{Arrival, Departure, Hash};
 use crate::recipe::{Content, Part, Recipe, Sink};
@@ -326,12 +327,7 @@ impl Node for Embedded<'_> {
 
 /// What an embedded node takes of an image: what this machine could run.
 fn own(image: &Image) -> Cow<'_, Image> {
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    image.only(&format!("linux/{architecture}"))
+    image.only(machine::here())
 }
 
 /// What an empty node has of an image.

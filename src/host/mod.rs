@@ -22,6 +22,7 @@ pub mod http;
 pub mod index;
 mod inside;
 pub mod launch;
+pub mod machine;
 pub mod node;
 mod passing;
 pub mod process;

@@ -7,7 +7,7 @@ use crate::cache::draft::Draft;
 use crate::cache::tree::Entry;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::key;
+use crate::host::machine;
 use crate::oci::attached::Attached;
 use crate::oci::descriptor::Platform;
 use crate::oci::find::{Files, Found, Parts, find, platforms};
@@ -16,7 +16,7 @@ use crate::recipe::{Content, Part};
 
 /// The platform of images that are made here.
 pub fn platform() -> Platform {
-    let architecture = key::platform().split_once('/').map_or("", |(_, architecture)| architecture);
+    let architecture = machine::here().split_once('/').map_or("", |(_, architecture)| architecture);
     Platform::linux(architecture)
 }
 

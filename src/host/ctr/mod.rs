@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::digest::Digest;
 use crate::error::{Error, Failure, Result};
-use crate::host::fs;
 use crate::host::node::{Image, Load, Standing, Trouble, Variant, Watch};
 use crate::host::ssh::{Address, As, Link, Talk, quote, said};
+use crate::host::{fs, machine};
 use crate::recipe::{Content, Sink};
 use archive::Archive;
 use script::{SCRIPT, STAGING};
@@ -77,7 +77,7 @@ impl Containerd<'_> {
         let (machine, snapshotter) = (words.next(), words.next());
         call.free = words.next().and_then(|free| free.parse().ok());
         let version = words.next().unwrap_or_default();
-        call.platform = platform(machine.unwrap_or_default());
+        call.platform = machine::named(machine.unwrap_or_default());
         call.snapshotter = snapshotter.unwrap_or_default().to_string();
         let digits = version.trim_start_matches('v').split('.').next();
         call.version = digits.and_then(|digits| digits.parse().ok()).unwrap_or(1);
@@ -397,19 +397,6 @@ impl Containerd<'_> {
 /// Bytes for people.
 fn megabytes(bytes: u64) -> String {
     format!("{}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000)
-}
-
-/// The platform of a machine, as images name it.
-fn platform(machine: &str) -> String {
-    let name = match machine {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "i386" | "i686" => "386",
-        "armv7l" => "arm/v7",
-        "armv6l" => "arm/v6",
-        other => other,
-    };
-    format!("linux/{name}")
 }
 
 /// A text that is nowhere else: never was a staging name given twice.
