@@ -4,12 +4,14 @@
 use std::io::Write;
 use std::time::Duration;
 
-use super::http::{Broken, Env, Http, broken};
+use super::http::{Broken, Env, Http, broken, is_passing, retry_after};
 use super::node::Watch;
 use crate::error::{Error, Failure, Result, io_words};
 
 /// The first pause before another try; each one after it is twice as long.
 const PAUSE: Duration = Duration::from_millis(250);
+/// The longest pause that a server may ask for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Tries without a single byte between them.
 const TRIES: u32 = 5;
 /// From one address to the next, at most.
@@ -93,9 +95,8 @@ fn attempt(
         }
         // The file ends here: what is missing is nothing.
         416 if *done > 0 => return Ok(Tried::Whole),
-        status @ (408 | 425 | 429 | 500 | 502..=504) => {
-            let after = header("retry-after").and_then(|text| text.parse().ok());
-            let after = after.map(|seconds: u64| Duration::from_secs(seconds.min(60)));
+        status if is_passing(answer.status()) => {
+            let after = retry_after(&answer).map(|after| after.min(LONGEST_PAUSE));
             return Ok(Tried::Again(format!("the server answers {status}"), after));
         }
         status => return Err(Error::failed(format!("the server answers {status}"))),

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use reqwest::{Client, NoProxy, Proxy, Response};
+use reqwest::header::RETRY_AFTER;
+use reqwest::{Client, NoProxy, Proxy, Response, StatusCode};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
@@ -338,6 +339,17 @@ pub enum Broken {
     Wrong(Failure),
     /// The line was cut: it is worth another try.
     Cut(String),
+}
+
+/// Whether an answer may be another one soon.
+pub fn is_passing(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
+}
+
+/// How long the other side wants to be left alone (RFC 9110 section 10.2.3, in seconds).
+pub fn retry_after(answer: &Response) -> Option<Duration> {
+    let text = answer.headers().get(RETRY_AFTER)?.to_str().ok()?;
+    Some(Duration::from_secs(text.trim().parse().ok()?))
 }
 
 /// Says what went wrong. No address is in it: there may be secrets in those.

@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 
 use super::Place;
 use crate::error::{Error, Failure, Result};
-use crate::host::http::{Broken, broken};
+use crate::host::http::{Broken, broken, is_passing, retry_after};
 use crate::host::node::Trouble;
 
 /// Redirects of one request, at most.
@@ -271,12 +271,5 @@ fn plain(text: &str) -> String {
 
 /// Why an answer does not count for ever.
 pub fn passing(status: StatusCode) -> Option<String> {
-    matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
-        .then(|| format!("it answers {}", status.as_u16()))
-}
-
-/// How long the other side wants to be left alone (RFC 9110 section 10.2.3, in seconds).
-pub fn retry_after(answer: &Response) -> Option<Duration> {
-    let text = answer.headers().get(RETRY_AFTER)?.to_str().ok()?;
-    Some(Duration::from_secs(text.trim().parse().ok()?))
+    is_passing(status).then(|| format!("it answers {}", status.as_u16()))
 }

@@ -5,11 +5,11 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE};
 use reqwest::{Method, Response, StatusCode, Url};
 
 use super::Place;
-use super::call::{Ask, Patience, passing, retry_after};
+use super::call::{Ask, Patience, passing};
 use super::pull::{DIGEST, named, text};
 use crate::digest::{Blob, Digest};
 use crate::error::Result;
-use crate::host::http::broken;
+use crate::host::http::{broken, retry_after};
 use crate::host::node::Trouble;
 use crate::recipe::{Content, Part, Recipe};
 
