@@ -39,8 +39,8 @@ pub fn remember(
     let names: BTreeSet<&str> = selected.iter().map(|id| graph.node(*id).name.0.as_str()).collect();
     let (mut effects, mut remote, mut complete) = (Vec::new(), Vec::new(), summary.verdict == Verdict::Ok);
     // Those that were left apart may have read what is another thing now.
-    let is_part = summary.carried.keys().any(|name| graph.find(name).is_none());
-    complete &= !(is_part && to.known.is_some_and(|known| is_another(&summary, known)));
+    let some_are_apart = || summary.carried.keys().any(|name| graph.find(name).is_none());
+    complete &= !(to.known.is_some_and(|known| is_another(&summary, known)) && some_are_apart());
     let carried = summary.carried;
     let mut kept: BTreeSet<String> = BTreeSet::new();
     for (task, ended) in summary.tasks {

@@ -26,7 +26,7 @@ use crate::report::{Done, End, Event, Outcome, Report, Tee, Verdict};
 use crate::schedule::{OnFailure, TaskId};
 use crate::step::Effects;
 use crate::tasks;
-use crate::work::{Network, Reach, Tell};
+use crate::work::{Network, Reach};
 
 /// Arguments of `run`
 #[derive(clap::Args)]
@@ -171,16 +171,6 @@ pub fn exit(verdict: Verdict) -> u8 {
     }
 }
 
-/// Nobody is told.
-struct Silent;
-
-impl Tell for Silent {
-    fn start(&self) {}
-    fn progress(&self, _: Option<&str>, _: u64, _: Option<u64>) {}
-    fn note(&self, _: String) {}
-    fn warn(&self, _: String, _: Option<String>) {}
-}
-
 fn go(session: &Session, targets: &[String], how: &How, faces: &mut Faces) -> Result<u8, Halt> {
     let clock = std::time::Instant::now();
     let (place, began) = (&session.place, fs::now());
@@ -254,7 +244,7 @@ fn go(session: &Session, targets: &[String], how: &How, faces: &mut Faces) -> Re
 /// Whether destinations and hosts are still as the memo says.
 fn holds(memo: &Memo, place: &Place, cache: &Cache, how: &How, stop: &Stop) -> bool {
     let (root, links, env, network) = (&place.root, &place.links, &place.env, how.network);
-    let reach = Reach { cache, root, stop, links, network, env, tell: &Silent };
+    let reach = Reach { cache, root, stop, links, network, env, tell: &forecast::Silent };
     let mut effects = Vec::new();
     for (kind, wants) in &memo.head.effects {
         let Some(effect) = tasks::effect(kind, wants) else { return false };
