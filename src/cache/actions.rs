@@ -98,18 +98,32 @@ impl Cache {
             (Part::Recipe { recipe, .. }, _) => ("content", recipe.digest),
         };
         let preimage = serde_json::json!({ what: digest, "algorithm": algorithm });
-        let key = Digest::of(preimage.to_string().as_bytes());
-        if let Some(record) = self.lookup(&key) {
-            return Ok(record.value);
+        if let Some(value) = self.known(&preimage) {
+            return Ok(value);
         }
         let mut whole = Recipe::new();
         whole.push(part);
         let value = whole.digest(&self.cas, hasher)?;
-        let record =
-            Record { version: VERSION, value, log: None, warnings: Vec::new(), milliseconds: 0, preimage };
-        self.record(&key, &record)?;
+        self.remember(preimage, value)?;
         Ok(value)
     }
+
+    /// What was found out about something that is said whole by `preimage`, and is no action.
+    pub fn known(&self, preimage: &serde_json::Value) -> Option<Digest> {
+        self.lookup(&key_of(preimage)).map(|record| record.value)
+    }
+
+    /// Keeps what was found out.
+    pub fn remember(&self, preimage: serde_json::Value, value: Digest) -> Result<()> {
+        let key = key_of(&preimage);
+        let record =
+            Record { version: VERSION, value, log: None, warnings: Vec::new(), milliseconds: 0, preimage };
+        self.record(&key, &record)
+    }
+}
+
+fn key_of(preimage: &serde_json::Value) -> Digest {
+    Digest::of(preimage.to_string().as_bytes())
 }
 
 fn checksum(key: &Digest, body: &str) -> String {

@@ -10,7 +10,6 @@ use rayon::prelude::*;
 
 use super::base;
 use crate::cache::Cache;
-use crate::cache::actions::{Record, VERSION};
 use crate::cache::cas::Cas;
 use crate::cache::draft::Draft;
 use crate::digest::Digest;
@@ -97,8 +96,8 @@ fn preimage(layer: &Layer) -> serde_json::Value {
 const NAME: &str = "headers.tar.zst";
 
 fn remembered(cache: &Cache, layer: &Layer) -> Option<Vec<Item>> {
-    let record = cache.lookup(&Digest::of(preimage(layer).to_string().as_bytes()))?;
-    let entry = cache.cas.entry(&record.value, NAME).ok()??;
+    let value = cache.known(&preimage(layer))?;
+    let entry = cache.cas.entry(&value, NAME).ok()??;
     let Some(Part::Blob(blob)) = entry.part() else { return None };
     let bytes = cache.cas.read(blob).ok()?;
     let mut items = Vec::new();
@@ -112,11 +111,7 @@ fn remember(cache: &Cache, layer: &Layer, items: &[Item]) -> Result<()> {
     let packed = zstd::bulk::compress(&bytes, 1).map_err(|error| wrong(&error))?;
     let mut draft = Draft::empty(&cache.cas);
     draft.put_file(NAME.as_bytes(), 0o644, &packed)?;
-    let (value, preimage) = (draft.store()?, preimage(layer));
-    let key = Digest::of(preimage.to_string().as_bytes());
-    let record =
-        Record { version: VERSION, value, log: None, warnings: Vec::new(), milliseconds: 0, preimage };
-    cache.record(&key, &record)
+    cache.remember(preimage(layer), draft.store()?)
 }
 
 /// The content of parts, as it is read; what is passed over is not.

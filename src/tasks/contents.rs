@@ -4,7 +4,6 @@
 use std::io::{BufReader, Read, Write};
 
 use crate::cache::Cache;
-use crate::cache::actions::{Record, VERSION};
 use crate::cache::draft::Draft;
 use crate::cache::tree::Entry;
 use crate::digest::{Digest, Hasher};
@@ -22,9 +21,8 @@ const MOST_PATHS: usize = 1_000_000;
 /// with `Lost` if it is not there.
 pub fn each(cache: &Cache, layer: &Layer, see: &mut dyn FnMut(&Item) -> Result<()>) -> Result<()> {
     let preimage = serde_json::json!({ "listing": layer.descriptor.digest, "form": FORM });
-    let key = Digest::of(preimage.to_string().as_bytes());
-    if let Some(record) = cache.lookup(&key)
-        && let Some(known) = remembered(cache, &record.value)?
+    if let Some(value) = cache.known(&preimage)
+        && let Some(known) = remembered(cache, &value)?
     {
         return decode(known, see);
     }
@@ -35,9 +33,7 @@ pub fn each(cache: &Cache, layer: &Layer, see: &mut dyn FnMut(&Item) -> Result<(
     let mut draft = Draft::empty(&cache.cas);
     draft.insert(b"listing", Entry::File { mode: 0o644, blob })?;
     let value = draft.store()?;
-    let record =
-        Record { version: VERSION, value, log: None, warnings: Vec::new(), milliseconds: 0, preimage };
-    cache.record(&key, &record)?;
+    cache.remember(preimage, value)?;
     match remembered(cache, &value)? {
         Some(known) => decode(known, see),
         None => Err(Error::Lost(value)),

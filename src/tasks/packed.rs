@@ -2,10 +2,9 @@
 //! packed once, whoever wants it. Knows no kind.
 
 use crate::cache::Cache;
-use crate::cache::actions::{Record, VERSION};
 use crate::cache::draft::Draft;
 use crate::cache::tree::Entry;
-use crate::digest::{Blob, Digest, Hasher};
+use crate::digest::{Blob, Hasher};
 use crate::error::Result;
 use crate::host::stop::Stop;
 use crate::oci::descriptor::{Descriptor, Packing};
@@ -35,9 +34,8 @@ pub fn layer(cache: &Cache, plain: &Layer, packer: Packer, stop: &Stop) -> Resul
 
 fn blob(cache: &Cache, plain: &Layer, packer: Packer, stop: &Stop) -> Result<Blob> {
     let preimage = serde_json::json!({ "packed": plain.diff_id, "by": packer.name() });
-    let key = Digest::of(preimage.to_string().as_bytes());
-    if let Some(record) = cache.lookup(&key)
-        && let Ok(Some(Entry::File { blob, .. })) = cache.cas.entry(&record.value, "layer")
+    if let Some(value) = cache.known(&preimage)
+        && let Ok(Some(Entry::File { blob, .. })) = cache.cas.entry(&value, "layer")
         && cache.cas.has(&blob)
     {
         return Ok(blob);
@@ -51,10 +49,7 @@ fn blob(cache: &Cache, plain: &Layer, packer: Packer, stop: &Stop) -> Result<Blo
     })?;
     let mut draft = Draft::empty(&cache.cas);
     draft.insert(b"layer", Entry::File { mode: 0o644, blob })?;
-    let value = draft.store()?;
-    let record =
-        Record { version: VERSION, value, log: None, warnings: Vec::new(), milliseconds: 0, preimage };
-    cache.record(&key, &record)?;
+    cache.remember(preimage, draft.store()?)?;
     Ok(blob)
 }
 
@@ -76,6 +71,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::digest::Digest;
     use crate::error::Error;
     use crate::host::fs;
     use crate::oci::descriptor::Platform;

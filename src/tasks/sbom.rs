@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use crate::cache::Cache;
-use crate::cache::actions::{Record, VERSION};
 use crate::cache::draft::Draft;
 use crate::cache::tree::Entry;
 use crate::digest::Digest;
@@ -75,18 +74,15 @@ fn is_database(path: &[u8]) -> bool {
 /// The databases that a layer has, and those that it takes away.
 fn databases(cache: &Cache, layer: &Layer) -> Result<BTreeMap<Vec<u8>, Option<Vec<u8>>>> {
     let preimage = serde_json::json!({ "databases": layer.descriptor.digest, "form": FORM });
-    let key = Digest::of(preimage.to_string().as_bytes());
-    if let Some(record) = cache.lookup(&key)
-        && let Ok(known) = remembered(cache, &record.value)
+    if let Some(value) = cache.known(&preimage)
+        && let Ok(known) = remembered(cache, &value)
     {
         return Ok(known);
     }
     let mut found = Databases { draft: Draft::empty(&cache.cas) };
     contents::read(layer, &cache.cas, &mut found)?;
     let value = found.draft.store()?;
-    let record =
-        Record { version: VERSION, value, log: None, warnings: Vec::new(), milliseconds: 0, preimage };
-    cache.record(&key, &record)?;
+    cache.remember(preimage, value)?;
     remembered(cache, &value)
 }
 
