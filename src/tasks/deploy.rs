@@ -2,7 +2,7 @@
 //! tags; what that leads to in the cluster is planned in `deploy_plan`. Does not know what kind of cluster
 //! it is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -22,7 +22,7 @@ use crate::manifest::yaml;
 pub use crate::tasks::deploy_plan::from_wants;
 use crate::tasks::deploy_plan::{Deploying, Object, Wants};
 use crate::tasks::names::{Declare, Names, Outputs, Placed, Reference, Want};
-use crate::tasks::shipped;
+use crate::tasks::shipped::{self, repository};
 use crate::work::{Checked, Class, Inputs, Task, TaskName, Work};
 
 /// The longest manifest that is read, in bytes.
@@ -85,8 +85,7 @@ impl Task for Deploy {
     }
 
     fn needs(&self) -> Vec<TaskName> {
-        let all: BTreeSet<_> = self.images.iter().flat_map(Reference::tasks).collect();
-        all.into_iter().cloned().collect()
+        Reference::all_tasks(&self.images)
     }
 
     fn work(&self, inputs: &Inputs<'_>) -> Result<Work> {
@@ -137,14 +136,13 @@ impl Deploy {
     fn images(&self, inputs: &Inputs<'_>, images: Images) -> Result<(BTreeMap<String, Image>, Rewrites)> {
         let (mut known, mut rewrites) = (BTreeMap::new(), Rewrites::default());
         for task in self.needs() {
-            let fallback = shipped::fallback_repository(&self.project, &task);
             let (content_tags, tags, digest) = match images {
                 Images::Imagined => {
+                    let fallback = shipped::fallback_repository(&self.project, &task);
                     (vec![format!("{fallback}:vc-{}", "0".repeat(16))], Vec::new(), Digest::Sha256([0; 32]))
                 }
                 Images::Built => {
-                    let shipped = shipped::read(&inputs.session.cache.cas, &inputs.value(&task), &fallback)
-                        .map_err(|error| error.context(format_args!("`{task}`")))?;
+                    let shipped = shipped::of(&task, &self.project, inputs)?;
                     let digest = index::blob(&shipped.image.descriptor)?.digest;
                     (shipped.image.content_tags, shipped.image.tags, digest)
                 }
@@ -211,14 +209,6 @@ fn text(path: PathBuf, name: &str, entry: &Entry) -> Result<String> {
         let at = error.utf8_error().valid_up_to();
         Failure::new(format!("`{name}` is not UTF-8 text: byte {at} is wrong")).into()
     })
-}
-
-/// A name without its tag.
-fn repository(name: &str) -> &str {
-    match name.rsplit_once(':') {
-        Some((repository, tag)) if !tag.contains('/') => repository,
-        _ => name,
-    }
 }
 
 #[cfg(test)]

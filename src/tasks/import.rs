@@ -53,16 +53,13 @@ impl Task for Import {
     }
 
     fn needs(&self) -> Vec<TaskName> {
-        let all: BTreeSet<_> = self.images.iter().flat_map(Reference::tasks).collect();
-        all.into_iter().cloned().collect()
+        Reference::all_tasks(&self.images)
     }
 
     fn work(&self, inputs: &Inputs<'_>) -> Result<Work> {
         let (mut images, mut parts, mut names) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
         for task in self.needs() {
-            let fallback = shipped::fallback_repository(&self.project, &task);
-            let shipped = shipped::read(&inputs.session.cache.cas, &inputs.value(&task), &fallback)
-                .map_err(|error| error.context(format_args!("`{task}`")))?;
+            let shipped = shipped::of(&task, &self.project, inputs)?;
             for tag in &shipped.image.tags {
                 let other = names.insert(tag.clone(), shipped.image.descriptor.clone());
                 if other.is_some_and(|other| other != shipped.image.descriptor) {

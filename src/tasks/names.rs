@@ -2,6 +2,7 @@
 //! hosts and clusters, and the trait by which the configuration resolves them.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::ops::{Deref, Range};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -100,6 +101,12 @@ impl Reference {
             To::Tasks(tasks) => tasks,
             _ => &[],
         }
+    }
+
+    /// The tasks that some of them refer to, each once, sorted.
+    pub fn all_tasks<'a>(all: impl IntoIterator<Item = &'a Self>) -> Vec<TaskName> {
+        let tasks: BTreeSet<_> = all.into_iter().flat_map(Self::tasks).collect();
+        tasks.into_iter().cloned().collect()
     }
 
     /// The one task it refers to, if it refers to a task.

@@ -67,17 +67,14 @@ impl Task for Push {
     }
 
     fn needs(&self) -> Vec<TaskName> {
-        let all: BTreeSet<_> = self.images.iter().flat_map(Reference::tasks).collect();
-        all.into_iter().cloned().collect()
+        Reference::all_tasks(&self.images)
     }
 
     fn work(&self, inputs: &Inputs<'_>) -> Result<Work> {
         let session = inputs.session;
         let (mut images, mut parts, mut names) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
         for task in self.needs() {
-            let fallback = shipped::fallback_repository(&self.project, &task);
-            let shipped = shipped::read(&session.cache.cas, &inputs.value(&task), &fallback)
-                .map_err(|error| error.context(format_args!("`{task}`")))?;
+            let shipped = shipped::of(&task, &self.project, inputs)?;
             if shipped.image.tags.is_empty() && self.to.is_none() {
                 let failure = Failure::new(format!("`{task}` has no tags: nobody says where it goes"));
                 return Err(failure.hint("give it `tags`, or the push a registry with `to`").into());

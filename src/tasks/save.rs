@@ -99,10 +99,7 @@ impl Task for Save {
     }
 
     fn needs(&self) -> Vec<TaskName> {
-        let mut all: Vec<TaskName> = self.images.iter().flat_map(Reference::tasks).cloned().collect();
-        all.sort();
-        all.dedup();
-        all
+        Reference::all_tasks(&self.images)
     }
 
     fn work(&self, inputs: &Inputs<'_>) -> Result<Work> {

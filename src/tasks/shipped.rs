@@ -12,7 +12,7 @@ use crate::host::index;
 use crate::host::node::{Image, Layer, Variant};
 use crate::oci::reference::content_tag;
 use crate::recipe::{Part, Recipe};
-use crate::work::TaskName;
+use crate::work::{Inputs, TaskName};
 
 /// The longest index, manifest or config that is read, in bytes.
 const LONGEST: u64 = 16 << 20;
@@ -25,6 +25,13 @@ pub struct Shipped {
     pub image: Image,
     /// Its content.
     pub parts: BTreeMap<Digest, Part>,
+}
+
+/// What an image task that is done gave, to be shipped from a project with this name.
+pub fn of(task: &TaskName, project: &str, inputs: &Inputs<'_>) -> Result<Shipped> {
+    let fallback = fallback_repository(project, task);
+    read(&inputs.session.cache.cas, &inputs.value(task), &fallback)
+        .map_err(|error| error.context(format_args!("`{task}`")))
 }
 
 /// Reads the value of an image task; `fallback` is the repository of an image without tags.
@@ -43,9 +50,9 @@ pub fn read(cas: &Cas, value: &Digest, fallback: &str) -> Result<Shipped> {
     let Some(descriptor) = top else { return Err(Failure::new("the layout has no image").into()) };
     let manifest = index::blob(&descriptor)?.digest;
     let mut repositories: Vec<&str> = Vec::new();
-    for repository in tags.iter().map(|tag| repository_of(tag)) {
-        if !repositories.contains(&repository) {
-            repositories.push(repository);
+    for name in tags.iter().map(|tag| repository(tag)) {
+        if !repositories.contains(&name) {
+            repositories.push(name);
         }
     }
     if repositories.is_empty() {
@@ -90,7 +97,7 @@ fn component(text: &str) -> String {
 }
 
 /// A name without its tag.
-fn repository_of(name: &str) -> &str {
+pub fn repository(name: &str) -> &str {
     match name.rsplit_once(':') {
         Some((repository, tag)) if !tag.contains('/') => repository,
         _ => name,
@@ -236,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_port_is_not_a_tag() {
-        assert_eq!(repository_of("localhost:5000/x"), "localhost:5000/x");
-        assert_eq!(repository_of("localhost:5000/x:y"), "localhost:5000/x");
+        assert_eq!(repository("localhost:5000/x"), "localhost:5000/x");
+        assert_eq!(repository("localhost:5000/x:y"), "localhost:5000/x");
     }
 }

@@ -120,8 +120,7 @@ impl Task for Upload {
     }
 
     fn needs(&self) -> Vec<TaskName> {
-        let all: std::collections::BTreeSet<_> = self.from.0.iter().flat_map(Reference::tasks).collect();
-        all.into_iter().cloned().collect()
+        Reference::all_tasks(&self.from.0)
     }
 
     fn work(&self, inputs: &Inputs<'_>) -> Result<Work> {
