@@ -38,11 +38,15 @@
 //! | how a patch is written again | `patch/keep.rs` (sections), `patch/kept.rs` (hunks), `patch/write.rs` (new ones) |
 //! | the verbs that edit patches | `cli/patch/` |
 //! | the bytes of images | `oci` |
+//! | what layers an image gets, on what its base has | `tasks/image_layers.rs`, `tasks/base_files.rs`, `oci/stack.rs` |
+//! | what `show`, lints and SPDX lists say of layers | `tasks/contents.rs`, `oci/contents.rs`, `oci/root.rs` |
+//! | layers that are saved packed | `tasks/packed.rs`, `oci/pack.rs` |
 //! | where a base comes from | `tasks/base.rs`, `tasks/origin.rs` |
 //! | how registries and daemons are spoken to | `host/registry`, `host/docker`; both by `host/http.rs` |
 //! | what is remembered of files, results, runs | `cache/stamps.rs`, `cache/actions.rs`, `cache/history.rs` |
 //! | what a no-op looks at | `memo` |
 //! | what happens when content is lost | `schedule/rules.rs` decides, `step.rs` finds the owner |
+//! | machines by ssh, and their containerd | `host/ssh`, `host/ctr` |
 //! | a kind of host or cluster | `host/node.rs`, `host/cluster.rs`: one trait each |
 //! | messages about mistakes | `config`, `report/mistakes.rs` |
 //! | what a run prints | `report/story.rs`, `report/lines.rs` |
