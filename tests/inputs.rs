@@ -21,7 +21,7 @@ error: 1 mistake
 fn no_project_here() {
     Project::new().call("list").failure(2).stderr(str![[r#"
 error: there is no `vcbuild.toml` here or above
-hint: go to a project, or name one with `--dir DIR`
+hint: go to a project, name one with `--dir DIR`, or start one with `vcbuild init`
 
 error: 1 mistake
 

@@ -16,6 +16,7 @@ mod golden;
 mod hello;
 mod hosts;
 mod image;
+mod init;
 mod inputs;
 mod layers;
 mod licences;

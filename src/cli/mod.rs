@@ -10,6 +10,7 @@ mod forecast;
 mod get;
 mod graph;
 mod hosts;
+mod init;
 mod list;
 mod log;
 mod part;
@@ -147,6 +148,7 @@ enum Verb {
     Patch(patch::PatchVerb),
     /// Looks after the cache
     Cache(cache::CacheVerb),
+    Init(init::Init),
     /// Prints the JSON schema of vcbuild.toml
     Schema,
     /// Prints a completion script
@@ -253,6 +255,7 @@ fn dispatch(
             say(&String::from_utf8_lossy(&script));
             return Ok(0);
         }
+        Verb::Init(verb) => return verb.run(&arguments.global),
         _ => {}
     }
     let place = place::Place::find(&arguments.global, env)?;
@@ -274,7 +277,7 @@ fn dispatch(
         Verb::Doctor => doctor::run(&session),
         Verb::Patch(verb) => verb.run(&session),
         Verb::Cache(verb) => verb.run(&session),
-        Verb::Schema | Verb::Completions { .. } => panic!("BUG: already done"),
+        Verb::Init(_) | Verb::Schema | Verb::Completions { .. } => panic!("BUG: already done"),
     }
 }
 

@@ -74,7 +74,9 @@ impl Place {
                 let found = here.ancestors().find(|dir| dir.join(CONFIG).is_file());
                 let none = || {
                     let message = format!("there is no `{CONFIG}` here or above");
-                    Mistake::new(message).hint("go to a project, or name one with `--dir DIR`")
+                    Mistake::new(message).hint(
+                        "go to a project, name one with `--dir DIR`, or start one with `vcbuild init`",
+                    )
                 };
                 found.ok_or_else(none)?.to_path_buf()
             }

@@ -21,6 +21,7 @@ pub struct Save {
     /// The images
     images: Vec<Reference>,
     /// What to write
+    #[serde(default)]
     format: Format,
     /// The name of the file, or of the folder of a layout
     #[serde(default = "default_name")]
@@ -48,10 +49,11 @@ enum Compression {
 }
 
 /// What to write
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum Format {
     /// One file that `docker load` reads
+    #[default]
     DockerArchive,
     /// One file that holds an OCI layout
     OciArchive,
