@@ -125,8 +125,8 @@ fn the_environment_is_that_of_here() {
                   tr '\\\\0' ' ' </proc/$PPID/cmdline >>out";
     let more = "keep = { CACHE = 'mine' }\nenv = { MINE = \"it's: ${VCBUILD_WORK}\" }\npass_env = ['SECRET', 'MISSING']\nlocate_env = ['WHERE']\n";
     let project = project(&[&node], script, more).env("SECRET", "se cret").env("WHERE", "/w");
+    let done = std::sync::atomic::AtomicBool::new(false);
     let watching = std::thread::scope(|scope| {
-        let done = std::sync::atomic::AtomicBool::new(false);
         let watch = scope.spawn(|| {
             let mut seen = String::new();
             while !done.load(std::sync::atomic::Ordering::SeqCst) {
@@ -272,7 +272,7 @@ fn which_host_it_was_is_not_in_the_key() {
     b.sh("cp /usr/bin/cc /srv/cc && printf x >>/srv/cc && mount --bind /srv/cc $(readlink -f /usr/bin/cc)");
     let done = project.run("").success().did(&["compile.c"]);
     assert_ne!(done.event("compile.c")["key"], key);
-    says(&project.call("why compile.c").success().text(), &["cc"]);
+    says(done.event("compile.c")["why"].as_str().unwrap(), &["the tool `cc` changed"]);
 }
 
 #[test]
@@ -363,7 +363,7 @@ fn a_timeout_ends_everything_there_also_daemons() {
     let began = Instant::now();
     let said = project.run("").failure(1).stderr;
     says(&said, &["took longer than its `timeout` of 1.5 s and was ended", "    begun"]);
-    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?} {said}", began.elapsed());
     node.quiet();
     // What a command leaves when it ends well is ended too.
     project.edit("vcbuild.toml", |text| {
@@ -441,12 +441,10 @@ fn cut_while_inputs_go_it_goes_on_where_it_was() {
     rig::introduce_by(&project, &[&node], "ops", &[line.port]);
     project.settle();
     line.cut_upward(100 << 20);
-    project.run("").failure(1);
+    says(&project.run("").success().stderr, &["the connection to `n` was lost", "once more"]);
+    let all = line.upward();
+    assert!((130 << 20..150 << 20).contains(&all), "{all} bytes for 120 MiB with a cut after 100");
     line.mend();
-    line.upward();
-    project.run("").success();
-    let rest = line.upward();
-    assert!(rest < (50 << 20), "{rest} bytes after a cut");
     // A file that somebody damages there is not taken for what it was.
     let before = out(&project);
     let tree = tree(&node);
@@ -507,7 +505,7 @@ fn root_only_where_the_host_says_so() {
     project.write("in/a", "A\n");
     project.run("").success();
     assert_eq!(out(&project), "root\n");
-    assert_eq!(node.sh("ls /root/.cache/vcbuild"), "keep\nwork\n");
+    assert_eq!(node.sh("ls /root/.cache/vcbuild"), "work\n");
     node.sh("rm /etc/sudoers.d/ops");
     project.write("in/a", "B\n");
     says(&project.run("").failure(1).stderr, &["`n` lets us not become root", "NOPASSWD"]);

@@ -389,7 +389,8 @@ impl<'a> Workplace<'a> {
     /// Leaves it to others.
     pub fn leave(mut self) -> Result<(), Trouble> {
         self.write(b"end\n")?;
-        self.talk.finish().map(drop)
+        // Its end is not waited for: somebody who could not be found may hold its output.
+        self.answer("bye").map(drop)
     }
 }
 
@@ -521,7 +522,8 @@ impl Sink for Downward<'_> {
 fn failed(host: &str, step: &str, errors: &str) -> Failure {
     let (step, what) = step.split_once(' ').unwrap_or((step, ""));
     let lines = || errors.lines().filter(|line| !line.trim().is_empty()).map(str::to_string);
-    if errors.contains("No space left on device") || errors.contains("Disk quota exceeded") {
+    let full = ["No space left on device", "Disk quota exceeded", ": Wrote only "];
+    if full.iter().any(|words| errors.contains(words)) {
         let message = format!("the disk of `{host}` is full: the work folder cannot be written there");
         return Failure::new(message).hint("make room there; `~/.cache/vcbuild` may be removed");
     }
@@ -547,7 +549,8 @@ fn failed(host: &str, step: &str, errors: &str) -> Failure {
         "unreadable" => Failure::new(format!("read `{what}` on `{host}`: permission denied")),
         "running" => Failure::new(format!("what was started on `{host}` cannot be ended: process {what}")),
         _ => {
-            let why = said(errors).unwrap_or_else(|| "it ended without a word".into());
+            let errors = errors.replace("tar: Exiting with failure status due to previous errors", "");
+            let why = said(&errors).unwrap_or_else(|| "it ended without a word".into());
             Failure::new(format!("the work folder on `{host}` cannot be used: {why}")).detail(lines())
         }
     }

@@ -14,7 +14,7 @@
 /// - `do SIZE`: calls of the functions here;
 /// - `run SIZE MARK`: a call; what the commands print comes as it is, then a line feed, an STX, the mark and the exit
 ///   status. A line, or the end of the input, ends all that runs;
-/// - `end`.
+/// - `end`: `bye`.
 ///
 /// Where something cannot be done it answers `fail STEP` and ends. Whatever has `VCBUILD_WORK` of a folder whose lock is
 /// free is a leftover. Variables come by way of a pipe: what stands on a command line, everybody there can read.
@@ -34,25 +34,36 @@ wipe() { rm -rf -- "$1" 2>/dev/null || { chmod -R u+rwx -- "$1"; rm -rf -- "$1";
 living() {
   {
     grep -lzxF -- "VCBUILD_WORK=$tree" /proc/[0-9]*/environ 2>/dev/null | tr -dc '0-9\n'
-    [ -z "$c" ] || cat /proc/[0-9]*/stat 2>/dev/null | sed 's/^\([0-9]*\) (.*) \(.\) \([0-9]*\) .*$/\1 \2 \3/' | awk -v root="$c" '
-      $2 != "Z" { parent[$1] = $3 }
-      END {
-        for (pid in parent) {
-          at = pid
-          for (n = 0; n < 99 && at != root && (at in parent); n++) at = parent[at]
-          if (at == root) print pid
+    cat /proc/[0-9]*/stat 2>/dev/null | sed 's/^\([0-9]*\) (.*) \(.\) \([0-9]*\) [0-9]* \([0-9]*\) .*$/\1 \2 \3 \4/' | awk -v root="$c" -v self=$$ -v top=$PPID '
+      $2 != "Z" { parent[$1] = $3; session[$1] = $4 }
+      function below(pid, above, n) {
+        for (n = 0; n < 99; n++) {
+          if (pid == above) return 1
+          if (!(pid in parent)) return 0
+          pid = parent[pid]
         }
+        return 0
+      }
+      END {
+        for (pid in parent)
+          if ((root != "" && below(pid, root)) || (session[pid] == session[self] && !below(pid, top) && !below(top, pid))) print pid
       }'
   } | sort -u
 }
 end() {
-  n=0
-  while p=$(living); [ -n "$p" ]; do
-    [ $n -ne "$1" ] || kill -TERM $p 2>/dev/null
-    [ $n -lt $(($1 + 30)) ] || kill -KILL $p 2>/dev/null
-    n=$((n + 1))
-    [ $n -lt 150 ] || return 1
-    sleep 0.1
+  p=$(living)
+  [ -n "$p" ] || return 0
+  if [ "$1" != 0 ]; then
+    sleep "$1"
+    p=$(living)
+    [ -n "$p" ] || return 0
+  fi
+  kill -TERM $p 2>/dev/null
+  IFS=. read -r since x </proc/uptime
+  while sleep 0.1; p=$(living); [ -n "$p" ]; do
+    IFS=. read -r now x </proc/uptime
+    [ $((now - since)) -lt 3 ] || kill -KILL $p 2>/dev/null
+    [ $((now - since)) -lt 15 ] || return 1
   done
   return 0
 }
@@ -173,7 +184,12 @@ while IFS=' ' read -r op a b; do
     ;;
   put)
     wrote=1
-    head -c "$a" | (cd "$tree" && tar -xpmf - --no-same-owner) || fail write
+    touch -- "$place/fresh"
+    head -c "$a" | (cd "$tree" && tar -xpmf - --no-same-owner) || {
+      # Half of it is of no use, and may be what fills the disk.
+      find "$tree" -type f -cnewer "$place/fresh" -exec rm -f -- {} +
+      fail write
+    }
     echo ok
     ;;
   check)
@@ -210,10 +226,14 @@ while IFS=' ' read -r op a b; do
     kill $m 2>/dev/null
     wait $m 2>/dev/null
     c=
-    end 2 || fail running $p
+    end 0.2 || fail running $p
     printf '\n\002%s %s\n' "$b" "$s"
     ;;
-  end) exit 0 ;;
+  end)
+    wipe "$place/scratch"
+    echo bye
+    exit 0
+    ;;
   esac
 done
 exit 1
