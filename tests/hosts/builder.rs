@@ -105,6 +105,33 @@ fn only_what_differs_goes_there() {
     project.run("").success();
     assert_eq!(out(&project), "./in/a\n./in/b\n./in/big\n./in/deep/c\nA\nb\nC\n");
     assert!(line.upward() < 60_000);
+    // After a start of the machine all is read again there, and goes only if it is something else.
+    let known = tree(&node).with_file_name("known");
+    let text = fs::read_to_string(&known).unwrap();
+    let (boot, _) = text.split_once(' ').unwrap();
+    fs::write(&known, format!("another{}", &text[boot.len()..])).unwrap();
+    line.upward();
+    project.write("in/a", "b\n");
+    project.run("").success();
+    assert_eq!(out(&project), "./in/a\n./in/b\n./in/big\n./in/deep/c\nb\nb\nC\n");
+    let again = line.upward();
+    assert!(again < 60_000, "{again}");
+    let text = fs::read_to_string(&known).unwrap().replacen(boot, "another", 1);
+    let wrong = |line: &str| match line.ends_with(" in/big") {
+        true => {
+            let words: Vec<&str> = line.splitn(3, ' ').collect();
+            format!("{} {} {}\n", words[0], "0".repeat(64), words[2])
+        }
+        false => format!("{line}\n"),
+    };
+    fs::write(&known, text.lines().map(wrong).collect::<String>()).unwrap();
+    project.write("in/a", "A\n");
+    project.write("in/b", "B\n");
+    project.run("").success();
+    let again = line.upward();
+    assert!((3 << 20..4 << 20).contains(&again), "{again}");
+    project.write("in/b", "b\n");
+    project.run("").success().did(&[]);
     // Back to what was: a hit, without a word to the work folder.
     project.edit("vcbuild.toml", |text| {
         text.replace("find . -type f | sort >../list; mv ../list list; cat list in/a", "cat in/a")

@@ -114,10 +114,13 @@ pub enum Made {
     Link(Vec<u8>),
 }
 
+/// What commands have made, by path: a folder before what is in it.
+pub type AllMade = Vec<(Vec<u8>, Made)>;
+
 /// What came of asking for what commands have made.
-pub enum Given<T> {
+pub enum Given {
     /// All of it.
-    All(T),
+    All(AllMade),
     /// One thing is not there; these are beside where it should be.
     Missing(String, Vec<String>),
 }
@@ -328,12 +331,7 @@ impl<'a> Workplace<'a> {
     }
 
     /// What is at paths in a folder there, with all below, and the content of files.
-    pub fn give(
-        &mut self,
-        dir: &str,
-        paths: &[String],
-        keep: Keep<'_>,
-    ) -> Result<Given<Vec<(Vec<u8>, Made)>>, Trouble> {
+    pub fn give(&mut self, dir: &str, paths: &[String], keep: Keep<'_>) -> Result<Given, Trouble> {
         let paths: Vec<String> = paths.iter().map(|path| format!("./{path}")).collect();
         let call = [vec!["give", dir], paths.iter().map(String::as_str).collect()].concat();
         self.order("do", orders(&[call]).as_bytes())?;
@@ -464,7 +462,7 @@ fn read_found(line: &[u8]) -> Option<Found> {
 }
 
 /// Reads what `find` says of files, with the targets of the links among them.
-fn read_made(listing: &[u8], links: &[u8]) -> Option<Vec<(Vec<u8>, Made)>> {
+fn read_made(listing: &[u8], links: &[u8]) -> Option<AllMade> {
     let mut targets = links.split(|byte| *byte == b'\n');
     let lines = listing.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     let one = |line: &[u8]| {

@@ -3,7 +3,7 @@
 
 /// Keeps a folder `~/.cache/vcbuild/work/NAME` for a while: the first of its arguments that nobody else has. In it are
 /// `tree`, where commands run; `known`, whose first line is the boot of the machine and the tree that was brought, and
-/// whose other lines are `DIGEST` and the line of `find` by which a file is known to be unchanged; `scratch`; `lock`.
+/// whose other lines are `DIGEST SHA-256` and the line of `find` by which a file is known to be unchanged; `scratch`; `lock`.
 ///
 /// It answers `place PATH` and `state TREE`, then takes orders, and answers `ok` to each unless something else is said:
 /// - `changed`, `all`: `listing SIZE` and lines `DIGEST KIND MODE PATH` of what is in `tree`, of all or of what is not as
@@ -73,37 +73,49 @@ listing() {
 }
 compare() {
   awk -v known="$place/known" -v all="$1" '
-    function path(line, i) { for (i = 0; i < 6; i++) line = substr(line, index(line, " ") + 1); return line }
+    function rest(line, n, i) { for (i = 0; i < n; i++) line = substr(line, index(line, " ") + 1); return line }
     BEGIN {
       getline line <known
-      while ((getline line <known) > 0) { at = index(line, " "); digest[substr(line, at + 1)] = substr(line, 1, at - 1) }
+      while ((getline line <known) > 0) { split(line, word, " "); digest[rest(line, 2)] = word[1] }
     }
     {
-      p = path($0)
+      p = rest($0, 6)
       there[p] = 1
       if (!($0 in digest)) print "?", $1, $2, p
       else if (all == "all") print digest[$0], $1, $2, p
     }
-    END { for (line in digest) { p = path(line); if (!(p in there)) print "!", "-", "-", p } }' "$place/listing"
+    END { for (line in digest) { p = rest(line, 6); if (!(p in there)) print "!", "-", "-", p } }' "$place/listing"
 }
 note() {
   listing
   {
     echo "$boot $1" &&
     awk -v known="$place/known" -v fresh="$place/fresh" '
-      function path(line, n, i) { for (i = 0; i < n; i++) line = substr(line, index(line, " ") + 1); return line }
+      function rest(line, n, i) { for (i = 0; i < n; i++) line = substr(line, index(line, " ") + 1); return line }
       BEGIN {
         getline line <known
-        while ((getline line <known) > 0) { at = index(line, " "); digest[substr(line, at + 1)] = substr(line, 1, at - 1) }
-        while ((getline line <fresh) > 0) { split(line, word, " "); new[path(line, 2)] = word[2] }
+        while ((getline line <known) > 0) { split(line, word, " "); digest[rest(line, 2)] = word[1] " " word[2] }
+        while ((getline line <fresh) > 0) { split(line, word, " "); new[rest(line, 2)] = word[2] " " word[1] }
       }
       {
-        p = path($0, 6)
+        p = rest($0, 6)
         if (p in new) print new[p], $0
         else if ($0 in digest) print digest[$0], $0
       }' "$place/listing"
   } >"$place/known.new" && mv -f -- "$place/known.new" "$place/known" || fail write
   : >"$place/fresh"
+}
+# The machine was started anew: after a power cut a file may hold something else than its stamp says.
+read_again() {
+  sed 1d "$place/known" | awk '$2 != "-" { line = $0; for (i = 0; i < 8; i++) line = substr(line, index(line, " ") + 1); print $2 "  ./" line }' |
+    (cd "$tree" && sha256sum -c 2>/dev/null) | sed -n 's,^\./\(.*\): OK$,\1,p' >"$place/answer"
+  {
+    echo "$boot $state" &&
+    sed 1d "$place/known" | awk -v right="$place/answer" '
+      BEGIN { while ((getline line <right) > 0) ok[line] = 1 }
+      { line = $0; for (i = 0; i < 8; i++) line = substr(line, index(line, " ") + 1) }
+      $2 == "-" || line in ok'
+  } >"$place/known.new" && mv -f -- "$place/known.new" "$place/known"
 }
 send() { printf '%s %s\n' "$1" "$(stat -c %s -- "$2")"; cat -- "$2"; }
 
@@ -166,7 +178,10 @@ wipe "$place/scratch"
 mkdir -p -- "$place/scratch/home" "$place/scratch/tmp" "$place/scratch/bin" && : >"$place/fresh" || fail make
 boot=$(cat /proc/sys/kernel/random/boot_id)
 state=
-if [ -f "$place/known" ]; then IFS=' ' read -r b state <"$place/known" && [ "$b" = "$boot" ] || state=; fi
+if [ -f "$place/known" ]; then
+  IFS=' ' read -r b state <"$place/known" || state=
+  if [ -n "$state" ] && [ "$b" != "$boot" ]; then read_again || state=; fi
+fi
 [ -n "$state" ] || { : >"$place/known"; state=-; }
 printf 'place %s\nstate %s\n' "$place" "$state"
 exec 8<&0
