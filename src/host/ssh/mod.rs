@@ -14,6 +14,7 @@ mod talk;
 pub mod toolbox;
 pub mod trust;
 pub mod workplace;
+mod workplace_data;
 mod workplace_script;
 mod wrapper;
 

@@ -151,7 +151,7 @@ give() {
   cd /
 }
 
-mkdir -p -- "$base/work" || fail make
+mkdir -p -m 700 -- "$base" && mkdir -p -- "$base/work" || fail make
 find "$base/work" -mindepth 2 -maxdepth 2 -name lock -mtime +30 2>/dev/null | while IFS= read -r old; do
   (flock -n 7 && wipe "${old%/lock}") 7>>"$old"
 done
