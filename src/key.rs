@@ -4,14 +4,13 @@
 use serde_json::Value;
 
 use crate::digest::Digest;
-use crate::host::machine;
 use crate::work::Action;
 
 /// What an action's key is made of.
 pub fn preimage(action: &dyn Action) -> Value {
     serde_json::json!({
         "kind": action.kind(),
-        "platform": machine::here(),
+        "platform": action.platform(),
         "revision": action.revision(),
         "what": action.what(),
     })

@@ -15,6 +15,7 @@ use crate::cache::local::{Local, Seen};
 use crate::cache::stamps::Stamps;
 use crate::digest::Digest;
 use crate::error::{Error, Failure, Result};
+use crate::host::machine;
 use crate::host::ssh::Links;
 use crate::host::stop::Stop;
 use crate::pins::{Pin, Pins};
@@ -103,6 +104,11 @@ pub enum Work {
 pub trait Action: Send {
     /// The kind, as in `vcbuild.toml`.
     fn kind(&self) -> &'static str;
+
+    /// The machine that it runs on, as images name it.
+    fn platform(&self) -> &str {
+        machine::here()
+    }
 
     /// Raised when the code would make something else of the same *what*.
     fn revision(&self) -> u32;

@@ -134,7 +134,7 @@ error: unknown key `zzz` in `compile.bin`
   |
 7 | zzz = 1
   | ^^^
-hint: known here: `dir`, `env`, `files`, `incremental`, `inputs`, `keep`, `locate_env`, `outputs`, `packages`, `pass_env`, `reads`, `run`, `timeout`, `tools`, `tree`, `version`
+hint: known here: `dir`, `env`, `files`, `host`, `incremental`, `inputs`, `keep`, `locate_env`, `outputs`, `packages`, `pass_env`, `reads`, `run`, `timeout`, `tools`, `tree`, `version`
 
 error: 1 mistake in `vcbuild.toml`
 

@@ -292,14 +292,20 @@ impl Local {
     }
 
     /// A file outside the project, links followed; hashed, but never stored.
-    pub fn outside(&self, path: &Path, stamps: &Stamps, seen: &mut Seen) -> Result<Option<(Blob, u32)>> {
+    pub fn outside(
+        &self,
+        path: &Path,
+        algorithm: Algorithm,
+        stamps: &Stamps,
+        seen: &mut Seen,
+    ) -> Result<Option<(Blob, u32)>> {
         let name = path.as_os_str().as_bytes().to_vec();
         let Ok(real) = std::fs::canonicalize(path) else {
             seen.facts.push(Fact { path: name, look: Look::Target, stamp: None });
             return Ok(None);
         };
         let before = fs::status(&real, Links::Keep).ok().flatten();
-        match stamps.digest(&real, Algorithm::Blake3) {
+        match stamps.digest(&real, algorithm) {
             Ok(Some((found, blob))) if found.kind == Kind::File => {
                 seen.facts.push(Fact { path: name, look: Look::Target, stamp: Some(found.stamp) });
                 Ok(Some((blob, found.mode)))

@@ -1,23 +1,24 @@
-//! `compile`: commands over a tree give files. What decides the bytes is in the key; the running itself
-//! is in `compile_run`.
+//! `compile`: commands over a tree give files. What decides the bytes is in the key: what is asked of the machine
+//! for that is in `compile_facts`; the running itself is in `compile_run`, and on a host in `compile_there`.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::compile_run;
+use super::compile_facts::Asked;
 use super::names::{Declare, Names, Outputs, Placed, Reference, To, Want};
 use super::patch::{read_folder, read_tree};
 use super::placement::Placement;
+use super::{compile_run, compile_there};
 use crate::cache::draft::Draft;
 use crate::digest::Digest;
-use crate::error::{Error, Failure, Result};
+use crate::error::{Error, Result};
 use crate::glob::{self, Globs};
-use crate::host::process::{self, Command, Exit};
-use crate::host::stop::Stop;
+use crate::host::node::Spec;
+use crate::host::ssh::toolbox;
 use crate::work::{Action, Class, Context, Inputs, Task, TaskName, Work};
 
 /// `[compile.NAME]`: commands over a tree give files
@@ -66,6 +67,35 @@ pub struct Compile {
     incremental: Vec<Placed<String>>,
     /// How long all commands together may take: `90s`, `30m`, `2h`
     timeout: Option<Placed<String>>,
+    /// The host that the commands run on; this machine if it is absent or empty
+    host: Option<Host>,
+}
+
+/// A host by its name.
+#[derive(Clone, Debug)]
+struct Host {
+    name: Placed<String>,
+    spec: Option<Spec>,
+}
+
+impl<'de> Deserialize<'de> for Host {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self { name: Placed::deserialize(deserializer)?, spec: None })
+    }
+}
+
+impl JsonSchema for Host {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Host".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        String::json_schema(generator)
+    }
 }
 
 impl Declare for Compile {
@@ -120,6 +150,7 @@ impl Declare for Compile {
                 names.mistake(value.range(), format!("the variable `{name}` is set by vcbuild"), None);
             }
         }
+        self.resolve_host(names);
     }
 
     fn outputs(&self) -> Outputs {
@@ -160,15 +191,6 @@ impl Task for Compile {
     }
 
     fn work(&self, inputs: &Inputs<'_>) -> Result<Work> {
-        let tools = self.tools.iter().map(|name| find_tool(name, inputs)).collect::<Result<Vec<_>>>()?;
-        let mut reads = BTreeMap::new();
-        for path in &self.reads {
-            let full = inputs.session.local.root().join(path.as_str());
-            let found = inputs.look(|local, stamps, seen| local.outside(&full, stamps, seen))?;
-            let (blob, _) =
-                found.ok_or_else(|| Error::failed(format!("`{}` does not exist", path.value)))?;
-            reads.insert(path.value.clone(), blob.digest);
-        }
         let text = |name: &str| inputs.variable(name).map(|value| value.to_string_lossy().into_owned());
         let pass_env = self.pass_env.iter().map(|name| (name.value.clone(), text(name))).collect();
         let mut locate = BTreeMap::new();
@@ -178,11 +200,17 @@ impl Task for Compile {
                 locate.insert(name.value.clone(), value.to_os_string());
             }
         }
-        let how = How {
-            tools: tools.iter().map(|tool| (tool.name.clone(), tool.path.clone())).collect(),
-            locate,
-            keep: self.keep.iter().map(|(name, folder)| (name.clone(), folder.value.clone())).collect(),
-            timeout: self.timeout.as_deref().and_then(|text| duration(text)),
+        let words = |list: &[Placed<String>]| list.iter().map(|word| word.value.clone()).collect();
+        let asked = Asked {
+            tools: words(&self.tools),
+            reads: words(&self.reads),
+            packages: words(&self.packages),
+            versions: self.version.clone(),
+            locate: &locate,
+        };
+        let facts = match &self.host {
+            Some(Host { spec: Some(spec), .. }) if !spec.is_here() => asked.there(spec, inputs)?,
+            _ => asked.here(inputs)?,
         };
         let what = What {
             tree: self.input_tree(inputs)?,
@@ -191,17 +219,53 @@ impl Task for Compile {
             outputs: self.outputs.iter().map(|path| plain(path)).collect(),
             env: self.env.iter().map(|(name, value)| (name.clone(), value.value.clone())).collect(),
             pass_env,
-            versions: self.version.iter().map(|argv| version(argv, &how, inputs)).collect::<Result<_>>()?,
-            tools: tools.into_iter().map(|tool| (tool.name, tool.digest)).collect(),
-            packages: packages(&self.packages, inputs)?,
-            reads,
+            versions: facts.versions,
+            tools: facts.tools.iter().map(|tool| (tool.name.clone(), tool.digest)).collect(),
+            packages: facts.packages,
+            reads: facts.reads,
             incremental: self.incremental.iter().map(|glob| glob.value.clone()).collect(),
+        };
+        let how = How {
+            host: self.host.as_ref().and_then(|host| host.spec.clone()),
+            platform: facts.platform,
+            tools: facts.tools.into_iter().map(|tool| (tool.name, tool.path)).collect(),
+            locate,
+            keep: self.keep.iter().map(|(name, folder)| (name.clone(), folder.value.clone())).collect(),
+            timeout: self.timeout.as_deref().and_then(|text| duration(text)),
         };
         Ok(Work::Action(Box::new(CompileAction { what, how })))
     }
 }
 
 impl Compile {
+    /// Finds the host, and what cannot be there.
+    fn resolve_host(&mut self, names: &mut dyn Names) {
+        let Some(host) = self.host.as_mut().filter(|host| !host.name.is_empty()) else { return };
+        let mut found = names.hosts(std::slice::from_ref(&host.name));
+        if found.len() > 1 {
+            let message =
+                format!("`{}` is {} hosts, and a task is compiled on one", *host.name, found.len());
+            names.mistake(host.name.range(), message, None);
+        }
+        host.spec = found.pop();
+        if host.spec.as_ref().is_none_or(Spec::is_here) {
+            return;
+        }
+        let relative = |path: &&Placed<String>| !path.starts_with('/');
+        let tools = self.tools.iter().filter(|tool| tool.contains('/'));
+        for path in tools.chain(&self.reads).filter(relative) {
+            let message =
+                format!("`{}` is a path of the project, and the commands run on a host", path.value);
+            names.mistake(path.range(), message, Some("write an absolute path of that host".into()));
+        }
+        let named = self.env.iter().chain(&self.keep).map(|(name, value)| (name, value.range()));
+        let passed = self.pass_env.iter().chain(&self.locate_env).map(|name| (&name.value, name.range()));
+        for (name, place) in named.chain(passed).filter(|(name, _)| !toolbox::is_variable(name)) {
+            let message = format!("`{name}` cannot be the name of a variable on a host");
+            names.mistake(place, message, Some("letters, digits and `_`".into()));
+        }
+    }
+
     fn input_tree(&self, inputs: &Inputs<'_>) -> Result<Digest> {
         let globs = match &self.inputs {
             None => Globs::all(),
@@ -244,132 +308,6 @@ impl Compile {
     }
 }
 
-struct Tool {
-    name: String,
-    path: PathBuf,
-    digest: Digest,
-}
-
-/// The program behind a name in the user's PATH, or behind an absolute path. The places before it,
-/// where it might appear, are noted too.
-fn find_tool(text: &str, inputs: &Inputs<'_>) -> Result<Tool> {
-    use std::os::unix::ffi::OsStrExt;
-    let name =
-        Path::new(text).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let at = |path: &Path| -> Result<Option<Tool>> {
-        let found = inputs.look(|local, stamps, seen| match local.outside(path, stamps, seen) {
-            // A folder of that name is not the program.
-            Err(Error::Failed(_)) => Ok(None),
-            other => other,
-        })?;
-        let executable = found.filter(|(_, mode)| mode & 0o111 != 0);
-        Ok(executable.map(|(blob, _)| Tool {
-            name: name.clone(),
-            path: path.to_path_buf(),
-            digest: blob.digest,
-        }))
-    };
-    let missing = || Failure::new(format!("the tool `{text}` is not there"));
-    if text.contains('/') {
-        let path = inputs.session.local.root().join(text);
-        return at(&path)?.ok_or_else(|| missing().into());
-    }
-    let path = inputs.variable("PATH").map(|path| path.as_bytes().to_vec()).unwrap_or_default();
-    for folder in path.split(|&byte| byte == b':').filter(|folder| folder.starts_with(b"/")) {
-        let folder = Path::new(std::ffi::OsStr::from_bytes(folder));
-        if let Some(tool) = at(&folder.join(text))? {
-            return Ok(tool);
-        }
-    }
-    Err(missing().hint(format!("install it, or put it in PATH: `command -v {text}` must find it")).into())
-}
-
-/// What a command says of its version. It may say something else when nothing that was looked at has changed,
-/// so the next run asks again.
-fn version(argv: &[String], how: &How, inputs: &Inputs<'_>) -> Result<String> {
-    let named = argv.first().and_then(|name| how.tools.iter().find(|(tool, _)| tool == name));
-    let Some((_, program)) = named else {
-        let shown = argv.join(" ");
-        let failure = Failure::new(format!("`version` calls `{shown}`, whose program is not in `tools`"));
-        return Err(failure.into());
-    };
-    let text = |text: &std::ffi::OsStr| text.to_string_lossy().into_owned();
-    let locate = how.locate.iter().map(|(name, value)| (name.clone(), text(value))).collect();
-    let ask = Version { program: text(program.as_os_str()), argv: argv.to_vec(), locate };
-    let said = ask.ask(inputs.session.stop)?;
-    inputs.saw_remote(serde_json::json!({ "version": ask, "said": Digest::of(said.as_bytes()) }));
-    Ok(said)
-}
-
-/// A question for a version.
-#[derive(Serialize, Deserialize)]
-struct Version {
-    program: String,
-    argv: Vec<String>,
-    locate: BTreeMap<String, String>,
-}
-
-impl Version {
-    fn ask(&self, stop: &Stop) -> Result<String> {
-        let mut argv: Vec<std::ffi::OsString> = self.argv.iter().map(Into::into).collect();
-        argv[0] = (&self.program).into();
-        let mut env = vec![("PATH".into(), "/usr/bin:/bin".into()), ("HOME".into(), "/nonexistent".into())];
-        env.extend(self.locate.iter().map(|(name, value)| (name.into(), value.into())));
-        let timeout = Some(Duration::from_secs(60));
-        let command = Command { argv, dir: "/".into(), env, timeout };
-        let done = process::capture(&command, 1 << 20, stop)?;
-        match done.exit {
-            Exit::Code(0) => Ok(String::from_utf8_lossy(&done.stdout).into_owned()),
-            exit => {
-                let said =
-                    String::from_utf8_lossy(&done.stderr).lines().map(str::to_string).collect::<Vec<_>>();
-                let shown = self.argv.join(" ");
-                Err(Failure::new(format!("`{shown}` did not say its version: {exit}")).detail(said).into())
-            }
-        }
-    }
-}
-
-/// Whether a tool still says what it said of its version; nothing if what was seen is no version.
-pub fn still(seen: &serde_json::Value, stop: &Stop) -> Option<bool> {
-    let ask = Version::deserialize(seen.get("version")?).ok()?;
-    let said = ask.ask(stop).ok().map(|said| Digest::of(said.as_bytes()).to_string());
-    Some(said.as_deref() == seen["said"].as_str())
-}
-
-/// The installed versions of Debian packages, from dpkg's own list.
-fn packages(names: &[Placed<String>], inputs: &Inputs<'_>) -> Result<BTreeMap<String, String>> {
-    if names.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let status = Path::new("/var/lib/dpkg/status");
-    let none = || Error::failed("`packages` needs dpkg's list `/var/lib/dpkg/status`, and there is none");
-    inputs.look(|local, stamps, seen| local.outside(status, stamps, seen))?.ok_or_else(none)?;
-    let text = crate::host::fs::read(status, 256 << 20)?.ok_or_else(none)?;
-    let text = String::from_utf8_lossy(&text);
-    let mut found = BTreeMap::new();
-    for paragraph in text.split("\n\n") {
-        let field = |name: &str| {
-            let line = paragraph.lines().find(|line| line.starts_with(name))?;
-            Some(line[name.len()..].trim())
-        };
-        let installed = field("Status:").is_some_and(|status| status.ends_with(" installed"));
-        if let (true, Some(name), Some(version)) = (installed, field("Package:"), field("Version:"))
-            && names.iter().any(|wanted| wanted.value == name)
-        {
-            let architecture = field("Architecture:").unwrap_or_default();
-            found.insert(format!("{name}:{architecture}"), version.to_string());
-        }
-    }
-    for name in names {
-        if !found.keys().any(|known| known.split(':').next() == Some(name)) {
-            let failure = Failure::new(format!("the package `{}` is not installed", name.value));
-            return Err(failure.hint(format!("apt-get install {}", name.value)).into());
-        }
-    }
-    Ok(found)
-}
-
 /// What decides the outputs.
 #[derive(Serialize)]
 pub struct What {
@@ -399,6 +337,10 @@ pub struct What {
 
 /// What does not.
 pub struct How {
+    /// The host that the commands run on, if it is not this machine.
+    pub host: Option<Spec>,
+    /// What that is.
+    pub platform: String,
     /// Where the tools are.
     pub tools: Vec<(String, PathBuf)>,
     /// Variables that say where a tool lives.
@@ -422,6 +364,10 @@ impl Action for CompileAction {
         "compile"
     }
 
+    fn platform(&self) -> &str {
+        &self.how.platform
+    }
+
     fn revision(&self) -> u32 {
         1
     }
@@ -431,7 +377,10 @@ impl Action for CompileAction {
     }
 
     fn run(&self, context: &Context<'_>) -> Result<Digest> {
-        compile_run::run(self, context)
+        match &self.how.host {
+            Some(spec) if !spec.is_here() => compile_there::run(self, spec, context),
+            _ => compile_run::run(self, context),
+        }
     }
 }
 

@@ -13,11 +13,15 @@ use crate::digest::Digest;
 use crate::error::{Error, Failure, Result};
 use crate::glob::Globs;
 use crate::host::fs;
+use crate::host::node::{At, Spec};
 use crate::host::process::{self, Command, Exit};
 use crate::work::{Context, TaskName};
 
 /// The variables that vcbuild sets itself.
 pub const FIXED: [&str; 7] = ["PATH", "HOME", "TMPDIR", "LANG", "TZ", "SOURCE_DATE_EPOCH", "VCBUILD_WORK"];
+
+/// Those that are always the same.
+pub const ALWAYS: [(&str, &str); 3] = [("LANG", "C.UTF-8"), ("TZ", "UTC"), ("SOURCE_DATE_EPOCH", "0")];
 
 /// What is replaced, after the key was made, by the work folder.
 const WORK: &str = "${VCBUILD_WORK}";
@@ -31,8 +35,16 @@ const SHOWN: usize = 20;
 /// Runs the commands and stores their outputs.
 pub fn run(action: &CompileAction, context: &Context<'_>) -> Result<Digest> {
     let (what, cas) = (&action.what, &context.cache.cas);
-    let place = Place::take(context)?;
-    let (work, keep) = (place.path.join("tree"), keep_folders(action, context)?);
+    // A host that is a folder here keeps its own.
+    let (work, keep) = match &action.how.host {
+        Some(Spec { at: At::Local(folder), .. }) => {
+            let folder = context.owner.0.join(folder);
+            (folder.join("work"), folder.join("keep"))
+        }
+        _ => (context.cache.path("work"), context.cache.path("keep")),
+    };
+    let place = Place::take(&work, context)?;
+    let (work, keep) = (place.path.join("tree"), keep_folders(&keep, action, context)?);
     let spare = Globs::new(&what.incremental).map_err(Error::failed)?;
     let dir = if what.dir.is_empty() { work.clone() } else { work.join(&what.dir) };
     for output in &what.outputs {
@@ -56,9 +68,10 @@ pub fn run(action: &CompileAction, context: &Context<'_>) -> Result<Digest> {
     let mut draft = Draft::empty(cas);
     for output in &what.outputs {
         if folder::capture(cas, &dir.join(output), &mut draft, output.as_bytes())?.is_none() {
-            return Err(
-                Failure { log: Some(context.log.borrow().clone()), ..missing(&dir, output, what) }.into()
-            );
+            let inside = dir.join(output).parent().map(Path::to_path_buf).unwrap_or_default();
+            let near = fs::list(&inside).unwrap_or_default();
+            let near: Vec<String> = near.iter().map(|name| name.to_string_lossy().into_owned()).collect();
+            return Err(missing(output, &near, what, context));
         }
     }
     let tree = draft.store()?;
@@ -66,11 +79,8 @@ pub fn run(action: &CompileAction, context: &Context<'_>) -> Result<Digest> {
     Ok(tree)
 }
 
-fn missing(dir: &Path, output: &str, what: &What) -> Failure {
-    let inside =
-        Path::new(output).parent().map(|above| dir.join(above)).unwrap_or_else(|| dir.to_path_buf());
-    let near = fs::list(&inside).unwrap_or_default();
-    let near: Vec<String> = near.iter().map(|name| name.to_string_lossy().into_owned()).collect();
+/// The commands did not make an output; these names are beside where it should be.
+pub fn missing(output: &str, near: &[String], what: &What, context: &Context<'_>) -> Error {
     let mut failure = Failure::new(format!("the commands ended well, but did not make `{output}`"));
     let name =
         Path::new(output).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -79,7 +89,7 @@ fn missing(dir: &Path, output: &str, what: &What) -> Failure {
         let dir = if what.dir.is_empty() { "the root of the tree" } else { &what.dir };
         failure.hints.push(format!("`outputs` are relative to `dir` (here {dir})"));
     }
-    failure
+    Failure { log: Some(context.log.borrow().clone()), ..failure }.into()
 }
 
 fn command(
@@ -91,15 +101,20 @@ fn command(
     action: &CompileAction,
     context: &Context<'_>,
 ) -> Result<()> {
-    let shown = shown(argv);
     let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-    let argv: Vec<OsString> = argv.iter().map(|text| replaced(text, work).into()).collect();
-    let command = Command { argv, dir: dir.to_path_buf(), env: env.to_vec(), timeout };
+    let words = argv.iter().map(|text| replaced(text, &work.to_string_lossy()).into()).collect();
+    let command = Command { argv: words, dir: dir.to_path_buf(), env: env.to_vec(), timeout };
     let exit =
         process::run(&command, &mut |bytes| keep_log(&mut context.log.borrow_mut(), bytes), context.stop)?;
+    ended(exit, argv, action, context)
+}
+
+/// Fails if a command did.
+pub fn ended(exit: Exit, argv: &[String], action: &CompileAction, context: &Context<'_>) -> Result<()> {
     if exit == Exit::Code(0) {
         return Ok(());
     }
+    let shown = shown(argv);
     let log = context.log.borrow().clone();
     let how = match exit {
         Exit::TimedOut => {
@@ -121,7 +136,7 @@ fn command(
 }
 
 /// Adds output to a log of bounded length: the beginning and the end are kept.
-fn keep_log(log: &mut Vec<u8>, bytes: &[u8]) {
+pub fn keep_log(log: &mut Vec<u8>, bytes: &[u8]) {
     log.extend_from_slice(bytes);
     if log.len() > LONGEST_LOG + LONGEST_LOG / 4 {
         let (head, tail) = (LONGEST_LOG / 2, log.len() - LONGEST_LOG / 2);
@@ -139,8 +154,9 @@ fn shown(argv: &[String]) -> String {
     argv.iter().map(word).collect::<Vec<_>>().join(" ")
 }
 
-fn replaced(text: &str, work: &Path) -> String {
-    text.replace(WORK, &work.to_string_lossy())
+/// A text with the work folder in it.
+pub fn replaced(text: &str, work: &str) -> String {
+    text.replace(WORK, work)
 }
 
 /// The whole environment of the commands.
@@ -160,29 +176,31 @@ fn environment(
     }
     let mut path = bin.into_os_string();
     path.push(":/usr/bin:/bin");
+    let text = work.to_string_lossy();
     let mut env: BTreeMap<OsString, OsString> = BTreeMap::new();
     for (name, value) in &action.how.locate {
         env.insert(name.into(), value.clone());
     }
-    for (name, value) in &action.what.pass_env {
-        if let Some(value) = value {
-            env.insert(name.into(), value.into());
-        }
-    }
     for (name, path) in keep {
         env.insert(name.into(), path.into());
     }
-    for (name, value) in &action.what.env {
-        env.insert(name.into(), replaced(value, work).into());
+    for (name, value) in declared(&action.what, &text) {
+        env.insert(name.into(), value.into());
     }
     env.insert("PATH".into(), path);
     env.insert("HOME".into(), home.into());
     env.insert("TMPDIR".into(), tmp.into());
-    env.insert("LANG".into(), "C.UTF-8".into());
-    env.insert("TZ".into(), "UTC".into());
-    env.insert("SOURCE_DATE_EPOCH".into(), "0".into());
     env.insert("VCBUILD_WORK".into(), work.into());
+    env.extend(ALWAYS.map(|(name, value)| (name.into(), value.into())));
     Ok(env.into_iter().collect())
+}
+
+/// The variables that are in the key, with the work folder in them.
+pub fn declared(what: &What, work: &str) -> BTreeMap<String, String> {
+    let passed = what.pass_env.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?)));
+    let mut all: BTreeMap<String, String> = passed.collect();
+    all.extend(what.env.iter().map(|(name, value)| (name.clone(), replaced(value, work))));
+    all
 }
 
 struct Keep {
@@ -191,17 +209,13 @@ struct Keep {
 }
 
 /// The folders that outlive runs. Runs share them; whoever clears them takes them alone.
-fn keep_folders(action: &CompileAction, context: &Context<'_>) -> Result<Keep> {
+fn keep_folders(base: &Path, action: &CompileAction, context: &Context<'_>) -> Result<Keep> {
     let mut keep = Keep { paths: Vec::new(), _locks: Vec::new() };
     for (variable, name) in &action.how.keep {
-        let path = context.cache.path("keep").join(name);
+        let path = base.join(name);
         fs::make_folder(&path)?;
         let waiting = || context.tell.note(format!("waiting for `{name}`, which is being cleared"));
-        keep._locks.push(context.cache.lock_shared(
-            &lock_of_keep(context.cache, name),
-            context.stop,
-            waiting,
-        )?);
+        keep._locks.push(context.cache.lock_shared(&lock_in(base, name), context.stop, waiting)?);
         keep.paths.push((variable.clone(), path));
     }
     Ok(keep)
@@ -209,31 +223,42 @@ fn keep_folders(action: &CompileAction, context: &Context<'_>) -> Result<Keep> {
 
 /// The lock of a folder that outlives runs.
 pub fn lock_of_keep(cache: &Cache, name: &str) -> PathBuf {
-    cache.path("keep").join(format!(".{}.lock", name.replace('/', "_")))
+    lock_in(&cache.path("keep"), name)
+}
+
+fn lock_in(base: &Path, name: &str) -> PathBuf {
+    base.join(format!(".{}.lock", name.replace('/', "_")))
 }
 
 /// A work folder that nobody else uses.
-struct Place {
+pub struct Place {
     path: PathBuf,
+    number: usize,
+    id: String,
     _lock: Lock,
 }
 
 impl Place {
-    /// The folder of this project and instance; a fresh one if another process has that.
-    fn take(context: &Context<'_>) -> Result<Self> {
-        let base = context.cache.path("work");
+    /// The folder of this project and instance in `base`; a fresh one if another process has that.
+    pub fn take(base: &Path, context: &Context<'_>) -> Result<Self> {
         let id = id(context.owner.0, context.owner.1);
         for number in 0..1000 {
-            let path = match number {
-                0 => base.join(&id),
-                _ => base.join(format!("{id}-{number}")),
-            };
+            let path = base.join(numbered(&id, number));
             if let Some(lock) = context.cache.try_lock(&path.join("lock"))? {
-                return Ok(Self { path, _lock: lock });
+                return Ok(Self { path, number, id, _lock: lock });
             }
         }
         Err(Error::failed("a thousand processes compile this task at once"))
     }
+
+    /// Its name, and the names of a few others.
+    pub fn names(&self) -> Vec<String> {
+        (self.number..self.number + 8).map(|number| numbered(&self.id, number)).collect()
+    }
+}
+
+fn numbered(id: &str, number: usize) -> String {
+    if number == 0 { id.to_string() } else { format!("{id}-{number}") }
 }
 
 fn id(root: &Path, task: &TaskName) -> String {

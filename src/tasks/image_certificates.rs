@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::names::{Names, Outputs, Placed, Reference, To, Want};
 use super::placement::{self, By};
+use crate::cache::stamps::Algorithm;
 use crate::cache::tree::Entry;
 use crate::digest::Blob;
 use crate::error::{At, Error, Failure, Result};
@@ -119,7 +120,9 @@ impl CaCertificates {
 /// A file of this machine, links followed, to be stored when it is needed.
 fn machine_file(path: &Path, inputs: &Inputs<'_>) -> Result<Option<Blob>> {
     inputs.look(|local, stamps, seen| {
-        let Some((blob, _)) = local.outside(path, stamps, seen)? else { return Ok(None) };
+        let Some((blob, _)) = local.outside(path, Algorithm::Blake3, stamps, seen)? else {
+            return Ok(None);
+        };
         let real = std::fs::canonicalize(path).at("look at", path)?;
         if let Some(found) = fs::status(&real, Links::Keep).at("look at", &real)? {
             seen.sources.push((blob, found.stamp, real));

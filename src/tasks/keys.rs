@@ -178,6 +178,9 @@ fn compile() {
         ("locate_env", "[]", Stays),
         ("keep", "{ CACHE = 'c' }", Stays),
         ("timeout", "'5m'", Stays),
+        ("host", "'here'", Stays),
+        ("host", "'there'", Stays),
+        ("host", "''", Stays),
     ];
     let edits = with_packages(&edits);
     check::<super::compile::Compile>(&world, &table, &edits);

@@ -7,7 +7,10 @@ pub mod clone;
 mod clone_source;
 mod clone_tree;
 pub mod compile;
+mod compile_facts;
 mod compile_run;
+mod compile_sync;
+mod compile_there;
 pub mod contents;
 pub mod deploy;
 mod deploy_plan;
@@ -87,7 +90,7 @@ pub fn visit<V: Visit>(kind: &str, visit: V) -> V::Output {
 
 /// Whether what a task saw outside of files is still so.
 pub fn still(seen: &serde_json::Value, reach: &Reach<'_>) -> bool {
-    compile::still(seen, reach.stop).unwrap_or_else(|| fetch::still(seen, reach))
+    compile_facts::still(seen, reach).unwrap_or_else(|| fetch::still(seen, reach))
 }
 
 /// The effect of `kind` that wants this: plain data from which it can only probe.

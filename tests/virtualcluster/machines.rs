@@ -1,7 +1,10 @@
 //! The same file with machines in place of folders: sshd and containerd as Debian has them, no profile.
 
-use super::{ALL, project_of};
+use std::fs;
+
+use super::{ALL, GO, LIBRARY, project_of, says};
 use crate::rig::{self, Kind, Node};
+use crate::support::folder;
 
 #[test]
 fn machines_get_archives_plugin_and_images_that_run() {
@@ -48,4 +51,34 @@ fn machines_get_archives_plugin_and_images_that_run() {
     });
     let less = project.run("").success().sent("import.workers");
     assert!(less["worker1"] * 2 < sent["worker1"], "{less:?} of {sent:?}");
+}
+
+#[test]
+fn a_build_host_makes_what_this_machine_would() {
+    let builder = Node::new("builder", Kind::Plain);
+    let project = project_of("--profile remote-build");
+    project.edit("vcbuild.toml", |text| {
+        let go = GO.join("go").display().to_string();
+        let text = text.replace("\"/usr/local/go/bin/go\"", &format!("\"{go}\""));
+        text.replace("\"{{ ssh_user }}@k8sbuilder01\"", "\"builder\"\nssh_config = \"ssh_config\"")
+    });
+    rig::introduce(&project, &[&builder], "ops");
+    let kept = builder.path("home/ops/.cache/vcbuild/keep/go-build");
+    fs::create_dir_all(&kept).unwrap();
+    folder::copy(&LIBRARY.path().join("built"), &kept);
+    builder.sh("chown -R ops:ops /home/ops/.cache");
+    let programs =
+        ["kubectl-vc", "manager", "syncer", "vn-agent"].map(|name| format!("compile.bin[{name}]"));
+    let all = ["clone.source", "patch.patched"].into_iter().chain(programs.iter().map(String::as_str));
+    project.run("compile.bin").success().did(&all.collect::<Vec<_>>());
+    fs::create_dir(project.path("said")).unwrap();
+    assert!(says(&project, "syncer").starts_with("syncer v1.0.0+p1"));
+    project.run("compile.bin").nothing();
+    // This machine with the same Go has nothing to do.
+    project.run("compile.bin --set build_host= --set go=go").success().did(&[]);
+    project.edit("patches/0005-vn-agent-missing-file.patch", |text| {
+        text.replace("return err != nil || fi.Size() == 0", "return err == nil && fi.Size() == 0")
+    });
+    project.run("compile.bin").success().did(&["patch.patched", "compile.bin[vn-agent]"]);
+    builder.quiet();
 }

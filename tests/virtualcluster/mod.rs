@@ -266,7 +266,7 @@ fn the_project_at_the_root_is_in_order() {
     let project = Project::new();
     let root = root();
     let cache = project.beside("cache");
-    for profile in ["", "--profile local", "--profile role"] {
+    for profile in ["", "--profile local", "--profile role", "--profile remote-build"] {
         let at = format!("--dir {} --cache {} {profile}", root.display(), cache.display());
         let done = project.call(&format!("{at} check")).success();
         assert!(done.text().contains("patch.patched: not checked: not fetched"), "{}", done.text());

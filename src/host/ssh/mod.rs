@@ -1,6 +1,7 @@
 //! Hosts by ssh: the user's own `ssh` program holds one connection to each (`master`), and sessions on it
 //! run what is wanted under one constant wrapper (`wrapper`, `talk`). `links` keeps the connections,
-//! `files` is files there, `node` is the whole as a host like any other. Knows no task.
+//! `files` is files there, `node` is the whole as a host like any other. `toolbox` is what it has to compile with, and
+//! `workplace` a folder there in which commands run. Knows no task.
 
 mod files;
 mod files_script;
@@ -10,7 +11,11 @@ mod links;
 mod master;
 mod node;
 mod talk;
+pub mod toolbox;
 pub mod trust;
+pub mod workplace;
+mod workplace_data;
+mod workplace_script;
 mod wrapper;
 
 use serde::{Deserialize, Serialize};

@@ -43,10 +43,20 @@ impl<'a> Remote<'a> {
         Containerd { link: &self.link, who: self.who(), address: &self.address, watch: self.watch }
     }
 
+    /// The host's name.
+    pub fn name(&self) -> &str {
+        self.link.name()
+    }
+
+    /// Starts a script with arguments.
+    pub fn start(&self, script: &str, arguments: &[&str]) -> Result<Talk<'_>, Trouble> {
+        let argv = [&["sh", "-c", script, "vcbuild"][..], arguments].concat();
+        Talk::start(&self.link, &argv, self.who(), self.watch)
+    }
+
     /// Runs a script with arguments and returns what it prints and its exit status.
     pub fn run(&self, script: &str, arguments: &[&str]) -> Result<(String, i32), Trouble> {
-        let argv = [&["sh", "-c", script, "vcbuild"][..], arguments].concat();
-        let mut talk = Talk::start(&self.link, &argv, self.who(), self.watch)?;
+        let mut talk = self.start(script, arguments)?;
         let mut text = Vec::new();
         talk.stream(&mut text)?;
         let ended = talk.finish()?;

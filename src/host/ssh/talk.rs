@@ -174,6 +174,49 @@ impl<'a> Talk<'a> {
         }
     }
 
+    /// Hands on the next `size` bytes; whether there were as many.
+    pub fn exact(&mut self, size: u64, sink: &mut dyn Sink) -> Result<bool, Trouble> {
+        let mut left = size;
+        while left > 0 {
+            if self.begun && !self.came.is_empty() {
+                let most = usize::try_from(left).unwrap_or(usize::MAX).min(self.came.len());
+                let rest = self.came.split_off(most);
+                let now = std::mem::replace(&mut self.came, rest);
+                left -= now.len() as u64;
+                sink.bytes(&now)?;
+            } else if self.open[0] {
+                self.serve(false)?;
+            } else {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Hands on all that comes before a mark, as it comes; whether the mark came. What may be the beginning
+    /// of the mark waits.
+    pub fn until(&mut self, mark: &[u8], output: &mut dyn FnMut(&[u8])) -> Result<bool, Trouble> {
+        loop {
+            if self.begun {
+                if let Some(at) = self.came.windows(mark.len()).position(|window| window == mark) {
+                    output(&self.came[..at]);
+                    self.came.drain(..at + mark.len());
+                    return Ok(true);
+                }
+                let most = self.came.len().min(mark.len() - 1);
+                let held = (0..=most).rev().find(|held| self.came.ends_with(&mark[..*held])).unwrap_or(0);
+                let sure = self.came.len() - held;
+                output(&self.came[..sure]);
+                self.came.drain(..sure);
+            }
+            if !self.open[0] {
+                output(&std::mem::take(&mut self.came));
+                return Ok(false);
+            }
+            self.serve(false)?;
+        }
+    }
+
     /// Hands on all that comes, to the end.
     pub fn stream(&mut self, sink: &mut dyn Sink) -> Result<(), Trouble> {
         loop {
