@@ -376,9 +376,12 @@ fn why(
         let first = lost.first().map(Digest::short).unwrap_or_default();
         return format!("the cache lost `{first}`");
     }
-    let Some(before) = last.and_then(|last| last.key) else { return "it has not run before".into() };
+    let Some((last, before)) = last.and_then(|last| Some((last, last.key?))) else {
+        return "it has not run before".into();
+    };
     let Some(record) = session.cache.lookup(&before) else {
-        return "its last result is not in the cache".into();
+        let failed = last.outcome == Outcome::Failed.word();
+        return if failed { "it failed the last time" } else { "its last result is not in the cache" }.into();
     };
     let reasons = explain::reasons(&session.cache.cas, &record.preimage, preimage);
     // A value that was read whole is named by its task; of one that was read in part, the file is.
