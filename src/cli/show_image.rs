@@ -169,9 +169,9 @@ fn file(item: &Item) -> Value {
     };
     let mut shown = json!({ "path": text(&item.path), "kind": kind });
     if !matches!(item.kind, Kind::Removed | Kind::Emptied) {
-        shown["mode"] = format!("{:04o}", item.mode).into();
-        shown["uid"] = item.uid.into();
-        shown["gid"] = item.gid.into();
+        shown["mode"] = format!("{:04o}", item.attributes.mode).into();
+        shown["uid"] = item.attributes.uid.into();
+        shown["gid"] = item.attributes.gid.into();
     }
     match &item.kind {
         Kind::File => shown["size"] = item.size.into(),
