@@ -215,13 +215,14 @@ impl<'a> Untar<'a> {
     }
 
     fn header(&mut self, block: &[u8]) -> Result<()> {
-        if block.iter().all(|&byte| byte == 0) {
+        if block == [0; BLOCK] {
             self.state = State::End;
             return Ok(());
         }
         let header = Header::from_byte_slice(block);
-        let sum: u32 = block[..148].iter().chain(&block[156..]).map(|&byte| u32::from(byte)).sum();
-        if header.cksum().ok() != Some(sum + 8 * u32::from(b' ')) {
+        let mut right = header.clone();
+        right.set_cksum();
+        if header.cksum().ok() != right.cksum().ok() {
             return Err(wrong("a header has another check sum"));
         }
         let number = |number: std::io::Result<u64>| number.map_err(|error| wrong(&io_words(&error)));

@@ -21,7 +21,7 @@ const FORM: u32 = 2;
 /// An image with more paths than this is not merged into one tree ...
 const MOST_PATHS: usize = 1_000_000;
 /// ... nor one whose names and attributes have more bytes.
-const MOST_BYTES: usize = 512 << 20;
+const MOST_BYTES: usize = 256 << 20;
 /// Files that are remembered with their content: users and groups ...
 const KEPT: [&[u8]; 2] = [b"etc/passwd", b"etc/group"];
 /// ... unless they have more bytes.
