@@ -59,7 +59,7 @@ fn told(world: &World, text: &str) -> String {
 }
 
 fn read(world: &World, value: &Digest) -> Found {
-    layout::read(&world.cache.cas, value).unwrap()
+    layout::read_for(&world.cache.cas, value, &layout::platform()).unwrap()
 }
 
 /// Entries with their content.

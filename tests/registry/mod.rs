@@ -6,6 +6,7 @@ mod daemon;
 mod hostile;
 mod pull;
 mod push;
+mod referrers;
 
 use std::process::Command;
 
