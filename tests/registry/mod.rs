@@ -7,6 +7,7 @@ mod hostile;
 mod pull;
 mod push;
 mod referrers;
+mod urls;
 
 use std::process::Command;
 
