@@ -413,11 +413,13 @@ pub fn broken(error: reqwest::Error) -> Broken {
 
 fn certificate_words(why: &str) -> String {
     let known = [
-        ("UnknownIssuer", "nobody whom we trust has signed it"),
-        ("NotValidForName", "it is for another name"),
-        ("Expired", "it has expired"),
-        ("NotValidYet", "it is not valid yet"),
+        ("unknownissuer", "nobody whom we trust has signed it"),
+        ("notvalidforname", "it is for another name"),
+        ("expired", "it has expired"),
+        ("notvalidyet", "it is not valid yet"),
     ];
-    let found = known.iter().find(|(name, _)| why.contains(name));
+    // Said with or without blanks, by who knows more or less of it.
+    let said = why.to_lowercase().replace(' ', "");
+    let found = known.iter().find(|(name, _)| said.contains(name));
     found.map_or_else(|| why.chars().take(200).collect(), |(_, words)| (*words).to_string())
 }

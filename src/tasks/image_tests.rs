@@ -59,7 +59,10 @@ fn told(world: &World, text: &str) -> String {
 }
 
 fn read(world: &World, value: &Digest) -> Found {
-    layout::read_for(&world.cache.cas, value, &layout::platform()).unwrap()
+    let named = layout::read_all(&world.cache.cas, value).unwrap();
+    let here = named.images().find(|image| image.config().platform.matches(&layout::platform()));
+    let names = named.tags.iter().map(ToString::to_string).collect();
+    Found { image: here.unwrap_or(&named.image).clone(), names }
 }
 
 /// Entries with their content.
