@@ -38,7 +38,7 @@
 //! | how a patch is written again | `patch/keep.rs` (sections), `patch/kept.rs` (hunks), `patch/write.rs` (new ones) |
 //! | the verbs that edit patches | `cli/patch/` |
 //! | the bytes of images | `oci` |
-//! | what layers an image gets, on what its base has | `tasks/image_layers.rs`, `tasks/base_files.rs`, `oci/stack.rs` |
+//! | what layers an image gets, on what its base has | `tasks/image_layers.rs`, `oci/stack.rs` |
 //! | what `show`, lints and SPDX lists say of layers | `tasks/contents.rs`, `oci/contents.rs`, `oci/root.rs` |
 //! | layers that are saved packed | `tasks/packed.rs`, `oci/pack.rs` |
 //! | where a base comes from | `tasks/base.rs`, `tasks/origin.rs` |

@@ -243,6 +243,43 @@ hosts = "n"
     }
     project.settle();
     project.run("import.n").nothing();
+    // All platforms are shown, or one.
+    let config = "{\n  \"architecture\"";
+    let shown = project.call("show image.x").success().text();
+    let parts: Vec<&str> = shown.split("\n\n").collect();
+    let heads: Vec<&str> = parts.iter().map(|part| part.split(config).next().unwrap()).collect();
+    snapbox::assert_data_eq!(
+        heads.join("\n"),
+        snapbox::str![[r#"
+digest    sha256:[..]
+name      example.com/x:1
+digest    sha256:[..]
+platform  linux/amd64
+size      2.0 kB in 1 layer
+layer     sha256:[..]  2.0 kB  plain  from app
+
+digest    sha256:[..]
+platform  linux/arm64
+size      4.1 kB in 2 layers
+layer     sha256:[..]  2.0 kB  plain  from app
+layer     sha256:[..]  2.0 kB  plain  from arm
+
+"#]]
+    );
+    let data = |arguments: &str| -> serde_json::Value {
+        serde_json::from_str(&project.call(&format!("show image.x --json {arguments}")).success().text())
+            .unwrap()
+    };
+    let all = data("--files");
+    assert_eq!(all["names"], serde_json::json!(["example.com/x:1"]));
+    let arm = data("--files --platform linux/arm64");
+    assert_eq!(all["images"][1]["layers"], arm["layers"]);
+    assert_eq!(arm["layers"][1]["files"][0]["path"], "arm");
+    assert_eq!(arm["names"], all["names"]);
+    let refused = project.call("show image.x --platform linux/s390x").failure(1).stderr;
+    assert!(refused.contains("no image for `linux/s390x`"), "{refused}");
+    let against = project.call("show image.x --against a.tar").success().text();
+    assert_eq!(against.matches("to fetch  0 B in 0 layers").count(), 2, "{against}");
 }
 
 const EVERYTHING: &str = r#"

@@ -478,7 +478,7 @@ error: 1 mistake
 "#]]);
     project.call(&format!("show app --against {}", project.path("app").display())).failure(1);
     project.call("show save.old --files").failure(2).stderr(str![[r#"
-error: `save.old` is no image: `--files`, `--against` and `--json` are for images
+error: `save.old` is no image: `--files`, `--against`, `--platform` and `--json` are for images
 
 error: 1 mistake
 

@@ -16,6 +16,7 @@ use crate::glob::Globs;
 use crate::graph::{Graph, Node};
 use crate::host::fs::{self, Durability, Kind, Links};
 use crate::host::stop::Stop;
+use crate::oci::attached::Attached;
 use crate::oci::sbom::SPDX;
 use crate::report::output::Verbosity;
 use crate::report::{End, Event, Outcome, Report, Verdict};
@@ -35,7 +36,8 @@ pub struct Get {
     /// Replace a folder that `get` did not make
     #[arg(long)]
     force: bool,
-    /// Write the list of what an image with `sbom = true` is made of, as SPDX JSON
+    /// Write the list of what an image with `sbom = true` is made of, as SPDX JSON; for several platforms
+    /// a folder of them
     #[arg(long)]
     sbom: bool,
     /// Use no network
@@ -271,16 +273,32 @@ fn place(cache: &Cache, value: &Digest, to: &Path, force: Force) -> Result<Vec<S
     Ok(vec![format!("wrote `{}`", to.display())])
 }
 
-/// Writes the list of what an image is made of.
+/// Writes the list of what an image is made of; for several platforms `to` is a folder of them.
 fn place_sbom(cache: &Cache, value: &Digest, to: &Path) -> Result<Vec<String>> {
     let attached = layout::attached(&cache.cas, value)?;
-    let Some(list) = attached.into_iter().find(|document| document.kind == SPDX) else {
-        return Err(Failure::new("the image has no list of what it is made of")
-            .hint("write `sbom = true` in its table")
-            .into());
+    let lists: Vec<_> = attached.into_iter().filter(|document| document.kind == SPDX).collect();
+    let wrote = |to: &Path, bytes: &[u8]| {
+        fs::write(to, bytes, 0o644, Durability::Cache).map(|()| format!("wrote `{}`", to.display()))
     };
-    fs::write(to, &list.bytes, 0o644, Durability::Cache)?;
-    Ok(vec![format!("wrote `{}`", to.display())])
+    match lists.as_slice() {
+        [] => Err(Failure::new("the image has no list of what it is made of")
+            .hint("write `sbom = true` in its table")
+            .into()),
+        [list] => Ok(vec![wrote(to, &list.bytes)?]),
+        lists => {
+            fs::make_folder(to)?;
+            let named = layout::read_all(&cache.cas, value)?;
+            let image = |list: &Attached| {
+                named.images().find(|image| image.descriptor().digest == list.subject.digest)
+            };
+            let platform = |list: &Attached| image(list).map(|image| image.config().platform.to_string());
+            let name = |list: &Attached| platform(list).unwrap_or_default().replace('/', "-");
+            lists
+                .iter()
+                .map(|list| wrote(&to.join(format!("{}.spdx.json", name(list))), &list.bytes))
+                .collect()
+        }
+    }
 }
 
 /// The folders that `get` made, by device and inode.

@@ -12,6 +12,7 @@ use crate::cache::Cache;
 use crate::digest::Digest;
 use crate::error::{Failure, Mistake, Result};
 use crate::host::stop::Stop;
+use crate::oci::descriptor::Platform;
 use crate::oci::have::Have;
 use crate::oci::reference::Reference;
 use crate::report::Verdict;
@@ -30,6 +31,9 @@ pub struct Show {
     /// declared tag, an archive, or the folder of a layout
     #[arg(long, value_name = "TAG|FILE")]
     against: Option<String>,
+    /// Shows only what an image is for this platform
+    #[arg(long, value_name = "OS/ARCHITECTURE")]
+    platform: Option<Platform>,
     /// Shows an image as JSON
     #[arg(long)]
     json: bool,
@@ -49,9 +53,11 @@ impl Show {
         if kind == "image" {
             return self.image(session, &cache, project, id, &stop, &mut faces);
         }
-        if self.files || self.against.is_some() || self.json {
-            let message =
-                format!("`{}` is no image: `--files`, `--against` and `--json` are for images", self.task);
+        if self.files || self.against.is_some() || self.platform.is_some() || self.json {
+            let message = format!(
+                "`{}` is no image: `--files`, `--against`, `--platform` and `--json` are for images",
+                self.task
+            );
             return Err(Mistake::new(message).into());
         }
         let engine = Engine::new(&session.place, &cache, &project, &how, &stop);
@@ -105,7 +111,7 @@ impl Show {
                 let name = project.graph.node(other).name.to_string();
                 let read = |cache: &Cache, value: &Digest| {
                     let mut have = Have::default();
-                    have.add(&layout::read(&cache.cas, value)?.image);
+                    layout::read_all(&cache.cas, value)?.images().for_each(|image| have.add(image));
                     Ok(have.digests.iter().map(Digest::to_string).collect())
                 };
                 let lines = match seen.read(&mut project, other, Box::new(read))? {
@@ -116,7 +122,7 @@ impl Show {
                 Some((name, Have { digests }))
             }
         };
-        let wanted = Wanted { files: self.files, against: have };
+        let wanted = Wanted { files: self.files, platform: self.platform.clone(), against: have };
         let first = |_: &Cache, _: &Digest| Ok(Vec::new());
         if let Err(code) = seen.read(&mut project, id, Box::new(first))? {
             return Ok(code);

@@ -12,9 +12,11 @@ use crate::digest::Digest;
 use crate::error::{At, Error, Failure, Result};
 use crate::host::fs;
 use crate::oci::contents::{Item, Kind};
+use crate::oci::descriptor::Platform;
 use crate::oci::find::Files;
 use crate::oci::have::{Documents, Have, packing_word};
 use crate::oci::image::{Image, Layer};
+use crate::oci::layout::Named;
 use crate::oci::packed::{Unpacker, is_packed};
 use crate::oci::untar::Untar;
 use crate::recipe::Sink;
@@ -26,6 +28,8 @@ use crate::tasks::{contents, layout};
 pub struct Wanted {
     /// Its files by layer.
     pub files: bool,
+    /// Only what it is for one platform.
+    pub platform: Option<Platform>,
     /// What moves to somebody who has this, and how that is called.
     pub against: Option<(String, Have)>,
 }
@@ -34,8 +38,8 @@ pub struct Wanted {
 pub struct Origins {
     /// The base, then one for each entry or group of entries.
     pub names: Vec<String>,
-    /// What these place, in the same order.
-    pub layers: Vec<Vec<Placed>>,
+    /// What these place, in the same order, by platform; one without a name is the only one.
+    pub layers: Vec<(Option<String>, Vec<Vec<Placed>>)>,
     /// Whether layers may come from nothing of all that: `users` and the like.
     pub others: bool,
 }
@@ -61,17 +65,23 @@ impl Placed {
 impl Origins {
     /// What a task says of itself, and the preimage of its key.
     pub fn new(names: Vec<String>, preimage: Option<&Value>) -> Self {
-        let layers = preimage.and_then(|preimage| preimage["what"]["layers"].as_array());
-        let placed = layers.into_iter().flatten();
-        let placed = placed.map(|layer| Vec::deserialize(layer).unwrap_or_default());
+        let what = preimage.map(|preimage| &preimage["what"]);
+        let images =
+            what.map(|what| what["images"].as_array().map_or(std::slice::from_ref(what), Vec::as_slice));
+        let placed = |image: &Value| {
+            let layers = image["layers"].as_array().into_iter().flatten();
+            let layers = layers.map(|layer| Vec::deserialize(layer).unwrap_or_default());
+            (image["platform"].as_str().map(str::to_string), layers.collect())
+        };
+        let layers = images.into_iter().flatten().map(placed).collect();
         let others = ["remove", "users", "ca_certificates"];
         let others =
             preimage.is_none_or(|preimage| others.iter().any(|name| !preimage["what"][name].is_null()));
-        Self { names, layers: placed.collect(), others }
+        Self { names, layers, others }
     }
 
     /// The name for a layer: that of the first entry that has one of its files.
-    fn of(&self, cache: &Cache, layer: &Layer) -> Result<Option<&str>> {
+    fn of(&self, cache: &Cache, platform: &str, layer: &Layer) -> Result<Option<&str>> {
         // Only a layer that was packed here is a recipe: all others came with the base.
         if !matches!(layer.part, crate::recipe::Part::Recipe { .. }) {
             return Ok(self.names.first().map(String::as_str));
@@ -85,7 +95,9 @@ impl Origins {
         };
         contents::each(cache, layer, &mut see)?;
         let Some(path) = first else { return Ok(None) };
-        for (placed, name) in self.layers.iter().zip(self.names.iter().skip(1)) {
+        let is_for = |of: &Option<String>| of.as_deref().is_none_or(|of| of == platform);
+        let layers = self.layers.iter().filter(|(of, _)| is_for(of)).flat_map(|(_, layers)| layers);
+        for (placed, name) in layers.zip(self.names.iter().skip(1)) {
             for placed in placed {
                 if placed.has(cache, &path)? {
                     return Ok(Some(name));
@@ -97,18 +109,37 @@ impl Origins {
     }
 }
 
-/// Everything that is shown of an image, as data.
+/// Everything that is shown of an image, as data; of one for several platforms what each has, in `images`.
 pub fn data(cache: &Cache, value: &Digest, wanted: &Wanted, origins: &Origins) -> Result<Value> {
-    let found = layout::read(&cache.cas, value)?;
-    let image = &found.image;
-    let mut layers = Vec::new();
+    let named = match &wanted.platform {
+        None => layout::read_all(&cache.cas, value)?,
+        Some(platform) => {
+            let tags = layout::read_all(&cache.cas, value)?.tags;
+            Named { image: layout::read_for(&cache.cas, value, platform)?.image, others: Vec::new(), tags }
+        }
+    };
+    let names: Vec<String> = named.tags.iter().map(ToString::to_string).collect();
+    let images = named.images().map(|image| one(cache, image, wanted, origins));
+    let mut images = images.collect::<Result<Vec<_>>>()?;
+    match images.as_mut_slice() {
+        [image] => {
+            image["names"] = json!(names);
+            Ok(image.take())
+        }
+        images => Ok(json!({ "digest": named.top().digest, "names": names, "images": images })),
+    }
+}
+
+/// What is shown of an image for one platform.
+fn one(cache: &Cache, image: &Image, wanted: &Wanted, origins: &Origins) -> Result<Value> {
+    let (mut layers, platform) = (Vec::new(), image.config().platform.to_string());
     for layer in image.layers() {
         let mut shown = json!({
             "digest": layer.descriptor.digest,
             "diff_id": layer.diff_id,
             "size": layer.descriptor.size,
             "media_type": layer.descriptor.media_type,
-            "origin": origins.of(cache, layer)?,
+            "origin": origins.of(cache, &platform, layer)?,
         });
         if let Some((_, have)) = &wanted.against {
             shown["present"] = have.has(layer).into();
@@ -126,8 +157,7 @@ pub fn data(cache: &Cache, value: &Digest, wanted: &Wanted, origins: &Origins) -
     let config: Value = serde_json::from_slice(image.config_bytes()).unwrap_or_default();
     let mut all = json!({
         "digest": image.descriptor().digest,
-        "names": found.names,
-        "platform": image.config().platform.to_string(),
+        "platform": platform,
         "size": image.layers().iter().map(|layer| layer.descriptor.size).sum::<u64>(),
         "layers": layers,
         "config": config,
@@ -169,9 +199,9 @@ fn file(item: &Item) -> Value {
     };
     let mut shown = json!({ "path": text(&item.path), "kind": kind });
     if !matches!(item.kind, Kind::Removed | Kind::Emptied) {
-        shown["mode"] = format!("{:04o}", item.mode).into();
-        shown["uid"] = item.uid.into();
-        shown["gid"] = item.gid.into();
+        shown["mode"] = format!("{:04o}", item.attributes.mode).into();
+        shown["uid"] = item.attributes.uid.into();
+        shown["gid"] = item.attributes.gid.into();
     }
     match &item.kind {
         Kind::File => shown["size"] = item.size.into(),
@@ -183,13 +213,28 @@ fn file(item: &Item) -> Value {
 
 /// The data as people read it.
 pub fn page(data: &Value) -> String {
+    let Value::Array(images) = &data["images"] else { return page_of(data) };
+    let mut out = head(data);
+    for image in images {
+        out.push_str(&format!("\n{}", page_of(image)));
+    }
+    out
+}
+
+fn head(data: &Value) -> String {
+    let text = |value: &Value| text::clean(value.as_str().unwrap_or_default()).into_owned();
+    let mut out = format!("digest    {}\n", text(&data["digest"]));
+    for name in data["names"].as_array().into_iter().flatten() {
+        out.push_str(&format!("name      {}\n", text(name)));
+    }
+    out
+}
+
+fn page_of(data: &Value) -> String {
     let string = |value: &Value| text::clean(value.as_str().unwrap_or_default()).into_owned();
     let number = |value: &Value| value.as_u64().unwrap_or_default();
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    let mut out = format!("digest    {}\n", string(&data["digest"]));
-    for name in list(&data["names"]) {
-        out.push_str(&format!("name      {}\n", string(&name)));
-    }
+    let mut out = head(data);
     let layers = list(&data["layers"]);
     let (size, count) = (text::bytes(number(&data["size"])), text::count(layers.len(), "layer"));
     out.push_str(&format!("platform  {}\nsize      {size} in {count}\n", string(&data["platform"])));

@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::time::Duration;
 
-use super::http::{Broken, Env, Http, broken, is_passing, retry_after};
+use super::http::{Broken, Env, Http, begins_at, broken, is_passing, retry_after};
 use super::node::Watch;
 use crate::error::{Error, Failure, Result, io_words};
 
@@ -57,7 +57,7 @@ fn attempt(
 ) -> Result<Tried> {
     let mut address = reqwest::Url::parse(url).map_err(|error| Error::failed(error.to_string()))?;
     let mut redirects = 0;
-    let mut answer = loop {
+    let answer = loop {
         let mut request = http.client().get(address.clone()).header("Accept-Encoding", "identity");
         if *done > 0 {
             request = request.header("Range", format!("bytes={done}-"));
@@ -80,19 +80,8 @@ fn attempt(
             None => return Err(Error::failed("the server leads to nowhere")),
         }
     };
-    let header = |name: &str| answer.headers().get(name)?.to_str().ok().map(str::to_string);
-    let start: u64 = match answer.status().as_u16() {
-        // A server that does not know ranges begins again.
-        200 => 0,
-        206 => {
-            // `bytes 5-9/10`
-            let range = header("content-range").unwrap_or_default();
-            let start =
-                range.strip_prefix("bytes ").and_then(|range| range.split('-').next()?.parse().ok());
-            start
-                .filter(|start| *start <= *done)
-                .ok_or_else(|| Error::failed("the server left something out"))?
-        }
+    match answer.status().as_u16() {
+        200 | 206 => {}
         // The file ends here: what is missing is nothing.
         416 if *done > 0 => return Ok(Tried::Whole),
         status if is_passing(answer.status()) => {
@@ -100,32 +89,30 @@ fn attempt(
             return Ok(Tried::Again(format!("the server answers {status}"), after));
         }
         status => return Err(Error::failed(format!("the server answers {status}"))),
-    };
-    let mut skip = *done - start;
-    loop {
-        let bytes = match http.piece(watch, &mut answer)? {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => return Ok(Tried::Whole),
-            Err(error) => return trouble(error),
-        };
-        let known = usize::try_from(skip).unwrap_or(usize::MAX).min(bytes.len());
-        skip -= known as u64;
-        let new = &bytes[known..];
-        *done += new.len() as u64;
+    }
+    let left_out = || Error::failed("the server left something out");
+    let skip = *done - begins_at(&answer, *done).ok_or_else(left_out)?;
+    let ended = http.pour(watch, answer, skip, &mut |bytes| {
+        *done += bytes.len() as u64;
         if *done > LARGEST {
             return Err(Error::failed("the server sends without an end"));
         }
-        into.write_all(new).map_err(|error| Error::failed(format!("write: {}", io_words(&error))))?;
-        watch.moved(new.len() as u64);
-    }
+        into.write_all(bytes).map_err(|error| Error::failed(format!("write: {}", io_words(&error))))
+    })?;
+    ended.map_or_else(trouble, |()| Ok(Tried::Whole))
 }
 
 fn trouble(error: reqwest::Error) -> Result<Tried> {
     match broken(error) {
         Broken::Absent(why) | Broken::Cut(why) => Ok(Tried::Again(why, None)),
-        Broken::Wrong(failure) => Err(failure.into()),
+        Broken::Wrong(failure) if !failure.message.contains("certificate") => Err(failure.into()),
+        Broken::Wrong(failure) => {
+            let hint = "`SSL_CERT_FILE` names a file of the authorities to trust instead of the system's";
+            Err(failure.hint(hint).into())
+        }
     }
 }
+
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead, BufReader};

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use reqwest::header::RETRY_AFTER;
+use reqwest::header::{CONTENT_RANGE, RETRY_AFTER};
 use reqwest::{Client, NoProxy, Proxy, Response, StatusCode};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -135,6 +135,27 @@ impl Http {
         answer: &mut Response,
     ) -> Result<reqwest::Result<Option<Bytes>>> {
         self.wait(watch, answer.chunk())
+    }
+
+    /// Passes on a body without its first bytes: how it ended.
+    pub fn pour(
+        &self,
+        watch: &dyn Watch,
+        mut answer: Response,
+        mut skip: u64,
+        into: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<reqwest::Result<()>> {
+        loop {
+            let piece = match self.piece(watch, &mut answer)? {
+                Ok(Some(piece)) => piece,
+                Ok(None) => return Ok(Ok(())),
+                Err(error) => return Ok(Err(error)),
+            };
+            let known = usize::try_from(skip).unwrap_or(usize::MAX).min(piece.len());
+            skip -= known as u64;
+            into(&piece[known..])?;
+            watch.moved((piece.len() - known) as u64);
+        }
     }
 
     /// A whole answer, if it has at most `most` bytes; `None` if it has more.
@@ -346,6 +367,18 @@ pub fn is_passing(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
 }
 
+/// The byte with which an answer begins that was asked for what comes from `from` on (RFC 9110 section 14);
+/// `None` if something would be left out.
+pub fn begins_at(answer: &Response, from: u64) -> Option<u64> {
+    // Who does not know ranges sends it all again.
+    if answer.status() != StatusCode::PARTIAL_CONTENT {
+        return Some(0);
+    }
+    // `bytes 5-9/10`
+    let range = answer.headers().get(CONTENT_RANGE)?.to_str().ok()?.strip_prefix("bytes ")?;
+    range.split('-').next()?.parse().ok().filter(|start| *start <= from)
+}
+
 /// How long the other side wants to be left alone (RFC 9110 section 10.2.3, in seconds).
 pub fn retry_after(answer: &Response) -> Option<Duration> {
     let text = answer.headers().get(RETRY_AFTER)?.to_str().ok()?;
@@ -380,11 +413,13 @@ pub fn broken(error: reqwest::Error) -> Broken {
 
 fn certificate_words(why: &str) -> String {
     let known = [
-        ("UnknownIssuer", "nobody whom we trust has signed it"),
-        ("NotValidForName", "it is for another name"),
-        ("Expired", "it has expired"),
-        ("NotValidYet", "it is not valid yet"),
+        ("unknownissuer", "nobody whom we trust has signed it"),
+        ("notvalidforname", "it is for another name"),
+        ("expired", "it has expired"),
+        ("notvalidyet", "it is not valid yet"),
     ];
-    let found = known.iter().find(|(name, _)| why.contains(name));
+    // Said with or without blanks, by who knows more or less of it.
+    let said = why.to_lowercase().replace(' ', "");
+    let found = known.iter().find(|(name, _)| said.contains(name));
     found.map_or_else(|| why.chars().take(200).collect(), |(_, words)| (*words).to_string())
 }

@@ -9,6 +9,7 @@ use crate::oci::descriptor::Packing;
 use crate::oci::image::Layer;
 use crate::oci::packed::Unpacker;
 use crate::oci::quoted;
+use crate::oci::tar::{Attributes, Xattrs};
 use crate::oci::untar::{Member, Untar, Visitor};
 use crate::recipe::{Content, Part, Recipe, Sink};
 
@@ -26,14 +27,14 @@ pub struct Item {
     pub path: Vec<u8>,
     /// What is there.
     pub kind: Kind,
-    /// Permission bits with set-user-id, set-group-id and sticky.
-    pub mode: u32,
-    /// The owner's number.
-    pub uid: u64,
-    /// The group's number.
-    pub gid: u64,
+    /// Mode, owner and time; where something is only taken away they say nothing.
+    pub attributes: Attributes,
+    /// Extended attributes.
+    pub xattrs: Xattrs,
     /// The length of a file's content in bytes.
     pub size: u64,
+    /// All of a file's content, if somebody has kept it with its name; [`read`] does not.
+    pub kept: Option<Vec<u8>>,
 }
 
 /// What an entry is.
@@ -174,7 +175,8 @@ fn item(member: Member) -> Result<Option<Item>> {
             return Err(Error::failed(format!("{path} is of the unknown kind {kind}")));
         }
     };
-    let item = Item { path, kind, mode: member.mode, uid: member.uid, gid: member.gid, size: member.size };
+    let Member { attributes, xattrs, size, .. } = member;
+    let item = Item { path, kind, attributes, xattrs, size, kept: None };
     let at = item.path.iter().rposition(|&byte| byte == b'/').map_or(0, |at| at + 1);
     let Some(name) = item.path[at..].strip_prefix(b".wh.") else { return Ok(Some(item)) };
     let (kind, path) = match name {
@@ -185,7 +187,7 @@ fn item(member: Member) -> Result<Option<Item>> {
         }
         _ => (Kind::Removed, [&item.path[..at], name].concat()),
     };
-    Ok(Some(Item { path, kind, mode: 0, uid: 0, gid: 0, size: 0 }))
+    Ok(Some(Item { path, kind, size: 0, ..item }))
 }
 
 /// A path from the image's root; fails on one that is no path on Linux, or goes up.

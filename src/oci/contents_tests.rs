@@ -39,8 +39,8 @@ fn short(items: &[Item]) -> Vec<String> {
         let path = String::from_utf8_lossy(&item.path);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         match &item.kind {
-            Kind::File => format!("{path} {:o} {}", item.mode, item.size),
-            Kind::Folder => format!("{path}/ {:o}", item.mode),
+            Kind::File => format!("{path} {:o} {}", item.attributes.mode, item.size),
+            Kind::Folder => format!("{path}/ {:o}", item.attributes.mode),
             Kind::Link(target) => format!("{path} -> {}", text(target)),
             Kind::Same(target) => format!("{path} = {}", text(target)),
             Kind::Special => format!("{path} special"),
@@ -110,7 +110,7 @@ fn what_this_library_packs_is_listed_without_reading_content() {
             format!("{long} 4750 {}", 1_u64 << 40),
         ]
     );
-    assert_eq!((items[0].uid, items[0].gid), (3_000_000, 7));
+    assert_eq!((items[0].attributes.uid, items[0].attributes.gid), (3_000_000, 7));
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn what_gnu_tar_writes_is_listed() {
     );
     for format in ["gnu", "pax", "oldgnu"] {
         run(&format!(
-            "tar --sort=name --format={format} --sparse --numeric-owner --owner=4000000 -cf made.tar -C in ."
+            "tar --sort=name --format={format} --sparse --numeric-owner --owner=4000000 --group=3000000 --mtime=@77 -cf made.tar -C in ."
         ));
         let bytes = std::fs::read(folder.path().join("made.tar")).unwrap();
         let items = items(&bytes).unwrap();
@@ -139,7 +139,8 @@ fn what_gnu_tar_writes_is_listed() {
             format!("soft -> {}", "t".repeat(150)),
         ];
         assert_eq!(short(&items), expected, "{format}");
-        assert!(items.iter().all(|item| item.uid == 4_000_000), "{format}");
+        let said = |item: &Item| (item.attributes.uid, item.attributes.gid, item.attributes.mtime);
+        assert!(items.iter().all(|item| said(item) == (4_000_000, 3_000_000, 77)), "{format}");
         // From a file only the headers are read: the same comes out.
         let (mut seen, mut told) = (Vec::new(), 0);
         let mut note = |item: &Item| {
@@ -248,6 +249,10 @@ fn hostile_tars_are_refused() {
         [format!("{} {key}=", rest + digits).as_bytes(), value, b"\n"].concat()
     };
     assert_eq!(short(&items(&pax(&record("path", b"b/c"))).unwrap()), ["b/c 644 1"]);
+    let one = items(&pax(&[record("mtime", b"-1.5"), record("SCHILY.xattr.user.a", b"\0=\n")].concat()));
+    let one = &one.unwrap()[0];
+    assert_eq!(one.attributes.mtime, 0);
+    assert_eq!(one.xattrs, Xattrs::from([(b"user.a".to_vec(), b"\0=\n".to_vec())]));
     assert_eq!(refused(&pax(&record("path", b"x/../y"))), "the path `x/../y` goes up with `..`");
     assert_eq!(
         refused(&pax(&record("path", b"x\0y"))),
@@ -278,6 +283,10 @@ fn hostile_tars_are_refused() {
     huge = header.as_bytes().to_vec();
     let why = "a member's names and attributes have 1099511627776 bytes; at most 1048576 are read";
     assert_eq!(refused(&huge), why);
+    // Many small ones are as much as one that is large.
+    let one = |n: u8| member(b'x', b"x", b"", &record(&format!("SCHILY.xattr.{n}"), &[b'x'; 500_000]));
+    let many = [one(0), one(1), one(2), file("a")].concat();
+    assert!(refused(&many).ends_with("; at most 1048576 are read"));
     // More than there is: a size that cannot be, and content that does not come.
     assert_eq!(
         refused(&pax(&record("size", b"18446744073709551615"))),
@@ -285,6 +294,7 @@ fn hostile_tars_are_refused() {
     );
     assert_eq!(refused(&pax(&record("size", b"1000000000"))), "the tar is damaged: it ends too early");
     assert_eq!(refused(&file("a")[..600]), "the tar is damaged: it ends too early");
+    assert_eq!(refused(&file("a")[..100]), "the tar is damaged: it ends too early");
     assert_eq!(refused(&member(b'Z', b"a", b"", b"")), "`a` is of the unknown kind `Z`");
     assert_eq!(refused(&member(b'1', b"a", b"../b", b"")), "the path `../b` goes up with `..`");
     let mut bad = file("a");

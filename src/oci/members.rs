@@ -3,18 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, Read};
 use std::os::unix::fs::FileExt;
 
-use tar::{Archive, EntryType};
+use tar::EntryType;
 
 use crate::error::{Error, Result, io_words};
 use crate::oci::quoted;
+use crate::oci::untar::{Member as Header, Untar, Visitor};
+use crate::recipe::Sink;
 
 /// Members of an archive, at most: an image has a few for each layer.
 const MOST: usize = 100_000;
-/// Records about a member, at most, in bytes.
-const LONGEST_RECORDS: u64 = 1 << 20;
 /// Links from one name to the next, at most.
 const MOST_LINKS: usize = 8;
 
@@ -29,70 +28,47 @@ enum Member {
 
 /// The members of an archive, by their paths.
 #[derive(Debug, Default)]
-pub struct Members(BTreeMap<String, Member>);
-
-fn damaged(why: impl std::fmt::Display) -> Error {
-    Error::failed(format!("the archive is damaged: {why}"))
+pub struct Members {
+    all: BTreeMap<String, Member>,
+    count: usize,
 }
 
-fn unread(error: &std::io::Error) -> Error {
-    let words = io_words(error);
-    damaged(quoted(words).trim_matches('`'))
+fn unread(why: &str) -> Error {
+    Error::failed(format!("the archive cannot be read: {why}"))
+}
+
+impl Visitor for Members {
+    /// A name that is there twice means the last.
+    fn member(&mut self, header: Header) -> Result<usize> {
+        self.count += 1;
+        if self.count > MOST {
+            return Err(Error::failed(format!("the archive has more than {MOST} members")));
+        }
+        let Header { path, target, kind, size, at, whole, .. } = header;
+        if !whole {
+            return Err(Error::failed(format!("the archive has the sparse member {}", quoted(&path))));
+        }
+        let Ok(path) = String::from_utf8(path) else { return Ok(0) };
+        let target = String::from_utf8_lossy(&target);
+        let member = match kind {
+            EntryType::Regular | EntryType::Continuous => Member::File(at, size),
+            EntryType::Link => Member::Link(plain(&target)),
+            EntryType::Symlink => Member::Link(beside(&plain(&path), &target)),
+            _ => return Ok(0),
+        };
+        self.all.insert(plain(&path), member);
+        Ok(0)
+    }
 }
 
 impl Members {
-    /// Lists an archive. A name that is there twice means the last.
+    /// Lists an archive.
     pub fn list(file: &File) -> Result<Self> {
-        let mut archive = Archive::new(BufReader::new(file));
-        let (mut all, mut next, mut count) = (BTreeMap::new(), Records::default(), 0);
-        // As they are written: what the records say is read here, with a bound.
-        let entries = archive.entries_with_seek().map_err(|error| unread(&error))?.raw(true);
-        let length = file.metadata().map_err(|error| unread(&error))?.len();
-        for entry in entries {
-            let mut entry = entry.map_err(|error| unread(&error))?;
-            count += 1;
-            if count > MOST {
-                return Err(Error::failed(format!("the archive has more than {MOST} members")));
-            }
-            let (kind, size) = (entry.header().entry_type(), entry.header().entry_size());
-            let size = size.map_err(|error| unread(&error))?;
-            let at = entry.raw_file_position();
-            if at.checked_add(size).is_none_or(|end| end > length) {
-                return Err(damaged("it ends too early"));
-            }
-            if kind.is_gnu_longname() || kind.is_gnu_longlink() || kind.is_pax_local_extensions() {
-                if size > LONGEST_RECORDS {
-                    return Err(damaged("a name is too long"));
-                }
-                let mut text = Vec::new();
-                entry.read_to_end(&mut text).map_err(|error| unread(&error))?;
-                next.take(kind, &text)?;
-                continue;
-            }
-            let records = std::mem::take(&mut next);
-            if records.size.is_some_and(|said| said != size) || kind.is_gnu_sparse() {
-                return Err(Error::failed(
-                    "the archive has a member that is sparse or has a size only in its records",
-                ));
-            }
-            let path = records.path.unwrap_or_else(|| entry.path_bytes().into_owned());
-            let Ok(path) = String::from_utf8(path) else { continue };
-            let member = match kind {
-                EntryType::Regular | EntryType::Continuous => Member::File(at, size),
-                EntryType::Link | EntryType::Symlink => {
-                    let own =
-                        || entry.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default();
-                    let target = String::from_utf8_lossy(&records.target.unwrap_or_else(own)).into_owned();
-                    match kind {
-                        EntryType::Link => Member::Link(plain(&target)),
-                        _ => Member::Link(beside(&plain(&path), &target)),
-                    }
-                }
-                _ => continue,
-            };
-            all.insert(plain(&path), member);
-        }
-        Ok(Self(all))
+        let mut members = Self::default();
+        let mut tar = Untar::new(&mut members);
+        let length = file.metadata().map_err(|error| Error::failed(io_words(&error)))?.len();
+        tar.file(file, length).and_then(|()| tar.finish()).map_err(|error| error.context("the archive"))?;
+        Ok(members)
     }
 
     /// Whether there is such a member.
@@ -104,7 +80,7 @@ impl Members {
     pub fn find(&self, path: &str) -> Option<(u64, u64)> {
         let mut path = plain(path);
         for _ in 0..MOST_LINKS {
-            match self.0.get(&path)? {
+            match self.all.get(&path)? {
                 Member::File(at, size) => return Some((*at, *size)),
                 Member::Link(target) => path = target.clone(),
             }
@@ -120,7 +96,7 @@ impl Members {
             return Err(Error::failed(format!("{} has more than {most} bytes", quoted(path))));
         }
         let mut bytes = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
-        file.read_exact_at(&mut bytes, at).map_err(|error| unread(&error))?;
+        file.read_exact_at(&mut bytes, at).map_err(|error| unread(&io_words(&error)))?;
         Ok(bytes)
     }
 
@@ -135,46 +111,13 @@ impl Members {
         while done < size {
             let most = buffer.len().min(usize::try_from(size - done).unwrap_or(usize::MAX));
             match file.read_at(&mut buffer[..most], at + done) {
-                Ok(0) => return Err(damaged("it became shorter")),
+                Ok(0) => return Err(unread("it became shorter")),
                 Ok(read) => {
                     visit(&buffer[..read])?;
                     done += read as u64;
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(unread(&error)),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What is said of the next member before its own header.
-#[derive(Default)]
-struct Records {
-    path: Option<Vec<u8>>,
-    target: Option<Vec<u8>>,
-    size: Option<u64>,
-}
-
-impl Records {
-    fn take(&mut self, kind: EntryType, text: &[u8]) -> Result<()> {
-        if !kind.is_pax_local_extensions() {
-            let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
-            let slot = if kind.is_gnu_longname() { &mut self.path } else { &mut self.target };
-            *slot = Some(text[..end].to_vec());
-            return Ok(());
-        }
-        for record in tar::PaxExtensions::new(text) {
-            let record = record.map_err(|error| unread(&error))?;
-            let value = record.value_bytes().to_vec();
-            match record.key_bytes() {
-                b"path" => self.path = Some(value),
-                b"linkpath" => self.target = Some(value),
-                b"size" => {
-                    let number = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok());
-                    self.size = Some(number.ok_or_else(|| damaged("a size is no number"))?);
-                }
-                _ => {}
+                Err(error) => return Err(unread(&io_words(&error))),
             }
         }
         Ok(())
@@ -262,16 +205,24 @@ mod tests {
         let mut tar = tar::Builder::new(Vec::new());
         tar.append(&header(EntryType::XHeader, 2 << 20), &vec![b'1'; 2 << 20][..]).unwrap();
         let error = read(&tar.into_inner().unwrap(), "x").unwrap_err().to_string();
-        assert_eq!(error, "the archive is damaged: a name is too long");
+        assert!(error.starts_with("the archive: a member's names and attributes have 2097152 bytes"));
         let mut huge = header(EntryType::Regular, 1 << 60);
         huge.set_path("x").unwrap();
         huge.set_cksum();
         let error = read(&[huge.as_bytes(), &[0; 2048][..]].concat(), "x").unwrap_err().to_string();
-        assert_eq!(error, "the archive is damaged: it ends too early");
+        assert_eq!(error, "the archive: the tar is damaged: it ends too early");
         assert!(read(&[7; 4096], "x").is_err());
-        let mut tar = tar::Builder::new(Vec::new());
-        tar.append(&header(EntryType::XHeader, 10), &b"10 size=9\n"[..]).unwrap();
+        let (mut tar, records) = (tar::Builder::new(Vec::new()), b"21 GNU.sparse.size=9\n");
+        tar.append(&header(EntryType::XHeader, 21), &records[..]).unwrap();
         tar.append_data(&mut header(EntryType::Regular, 3), "x", &b"abc"[..]).unwrap();
         assert!(read(&tar.into_inner().unwrap(), "x").unwrap_err().to_string().contains("sparse"));
+        // What is said before a member counts more than what it says itself.
+        let mut tar = tar::Builder::new(Vec::new());
+        tar.append(&header(EntryType::XHeader, 9), &b"9 size=3\n"[..]).unwrap();
+        let mut small = header(EntryType::Regular, 0);
+        small.set_path("x").unwrap();
+        small.set_cksum();
+        let bytes = [&tar.get_ref()[..], small.as_bytes(), b"abc", &[0; 509 + 1024][..]].concat();
+        assert_eq!(read(&bytes, "x").unwrap(), b"abc");
     }
 }

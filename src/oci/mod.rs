@@ -6,7 +6,6 @@
 //! |---|---|
 //! | the bytes of a tar entry | `tar` |
 //! | what may be in a layer, and its order | `layer` |
-//! | what other people's layers hold, and what they make together | `listing`; `stack` |
 //! | how a large layer is divided | `split` |
 //! | image names, content tags | `reference` |
 //! | what other people's manifests may say | `document`, `descriptor` |
@@ -17,7 +16,7 @@
 //! | docker-archive, oci-archive | `archive` |
 //! | what somebody need not fetch | `have` |
 //! | what is in somebody's layer; how it is unpacked; packed; a tar's headers | `contents`; `packed`; `pack`; `untar` |
-//! | what layers make together | `root` |
+//! | what layers make together: to be looked at; to put more on | `root`; `stack` |
 //! | what a program needs | `elf` |
 //! | what an image is made of, as SPDX; documents beside an image | `sbom`; `attached` |
 //! | the image in somebody's archive; the members of a tar | `archived`; `members` |
@@ -38,9 +37,6 @@ pub mod layer;
 #[cfg(test)]
 mod layer_tests;
 pub mod layout;
-pub mod listing;
-#[cfg(test)]
-mod listing_tests;
 pub mod members;
 pub mod pack;
 pub mod packed;

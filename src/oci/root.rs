@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use crate::oci::contents::{Item, Kind};
+use crate::oci::tar::Attributes;
 
 /// Links that are followed on the way to one path, at most, as on Linux.
 const MOST_LINKS: usize = 40;
@@ -14,6 +15,7 @@ const MOST_LINKS: usize = 40;
 pub struct Root {
     nodes: BTreeMap<Box<[u8]>, Node>,
     layer: u32,
+    bytes: usize,
 }
 
 /// What is at a path.
@@ -60,6 +62,11 @@ impl Root {
         self.nodes.len()
     }
 
+    /// How many bytes all names had that were ever there.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Adds an entry of the current layer.
     pub fn add(&mut self, item: &Item) {
         let Some(path) = self.place(&item.path) else { return };
@@ -74,8 +81,7 @@ impl Root {
             Kind::Same(target) => {
                 let Some(target) = self.place(target) else { return };
                 let Some(node) = self.nodes.get(&target[..]).cloned() else { return };
-                self.nodes.insert(path.into(), Node { layer: self.layer, ..node });
-                return;
+                return self.insert(&path, Node { layer: self.layer, ..node });
             }
             Kind::File => NodeKind::File(item.size),
             Kind::Folder => NodeKind::Folder,
@@ -86,8 +92,9 @@ impl Root {
             self.clear_below(&path, u32::MAX);
         }
         self.make_parents(&path);
-        let (uid, gid) = (item.uid as u32, item.gid as u32);
-        self.nodes.insert(path.into(), Node { kind, mode: item.mode as u16, uid, gid, layer: self.layer });
+        let Attributes { mode, uid, gid, .. } = item.attributes;
+        let (mode, uid, gid) = (mode as u16, uid as u32, gid as u32);
+        self.insert(&path, Node { kind, mode, uid, gid, layer: self.layer });
     }
 
     /// What a program finds at a path, links followed, and where that is.
@@ -140,6 +147,14 @@ impl Root {
         Some(at)
     }
 
+    fn insert(&mut self, path: &[u8], node: Node) {
+        self.bytes += path.len();
+        if let NodeKind::Link(target) = &node.kind {
+            self.bytes += target.len();
+        }
+        self.nodes.insert(path.into(), node);
+    }
+
     /// Takes away what lower layers have in a folder.
     fn empty(&mut self, path: &[u8]) {
         self.clear_below(path, self.layer);
@@ -164,7 +179,7 @@ impl Root {
                 _ => {
                     let kind = NodeKind::Folder;
                     let node = Node { kind, mode: 0o755, uid: 0, gid: 0, layer: self.layer };
-                    self.nodes.insert(path[..end].into(), node);
+                    self.insert(&path[..end], node);
                 }
             }
         }
@@ -176,7 +191,8 @@ mod tests {
     use super::*;
 
     fn item(path: &str, kind: Kind) -> Item {
-        Item { path: path.into(), kind, mode: 0o644, uid: 1, gid: 2, size: 3 }
+        let attributes = Attributes { mode: 0o644, uid: 1, gid: 2, mtime: 0 };
+        Item { path: path.into(), kind, attributes, xattrs: Default::default(), size: 3, kept: None }
     }
 
     fn root(layers: &[Vec<Item>]) -> Root {

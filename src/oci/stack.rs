@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use crate::error::{Error, Failure, Result};
-use crate::oci::listing::{Held, Item, MOST_ENTRIES};
+use crate::error::{Error, Result};
+use crate::oci::contents::{Item, Kind};
 use crate::oci::quoted;
 use crate::oci::tar::{Attributes, Xattrs};
 
@@ -18,7 +18,7 @@ pub const PLAIN_FOLDER: Attributes = Attributes { mode: 0o755, uid: 0, gid: 0, m
 /// What is at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// File, folder or link; never what only takes away.
+    /// File, folder or link.
     pub kind: Held,
     /// Mode, owner and time.
     pub attributes: Attributes,
@@ -26,13 +26,38 @@ pub struct Standing {
     pub xattrs: Xattrs,
 }
 
+/// What can be at a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// A file, or anything else that is neither folder nor link; with its content if that is kept.
+    File(Option<Vec<u8>>),
+    /// A folder.
+    Folder,
+    /// A symbolic link.
+    Link(Vec<u8>),
+}
+
+/// Shows the entries of a layer to somebody, in their order.
+pub type Each<'a> = &'a dyn Fn(&mut dyn FnMut(&Item) -> Result<()>) -> Result<()>;
+
 /// A file system, by paths from its root.
 #[derive(Clone, Debug, Default)]
 pub struct Stack {
     all: BTreeMap<Vec<u8>, Standing>,
+    bytes: usize,
 }
 
 impl Stack {
+    /// How many paths there are.
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// How many bytes all that was ever there had, names counted.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// What is at a path, links not followed.
     pub fn at(&self, path: &[u8]) -> Option<&Standing> {
         self.all.get(path)
@@ -85,27 +110,31 @@ impl Stack {
         Ok(place)
     }
 
-    /// Puts a layer of an image on those below: first what it takes away, then what it has.
-    pub fn put_layer(&mut self, items: Vec<Item>) -> Result<()> {
-        for item in &items {
+    /// Puts a layer of an image on those below: first what it takes away, then what it has. `fits` says
+    /// when it is too much.
+    pub fn put_layer(&mut self, each: Each<'_>, fits: &dyn Fn(&Self) -> Result<()>) -> Result<()> {
+        each(&mut |item| {
             match item.kind {
-                Held::Gone => self.remove(&self.place(&item.path)?),
-                Held::Opaque => self.clear(&self.follow(&item.path)?),
+                Kind::Removed => self.remove(&self.place(&item.path)?),
+                Kind::Emptied => self.clear(&self.follow(&item.path)?),
                 _ => {}
             }
-        }
-        for Item { path, kind, attributes, xattrs } in items {
-            if path.is_empty() || matches!(kind, Held::Gone | Held::Opaque) {
-                continue;
-            }
+            Ok(())
+        })?;
+        each(&mut |item| {
+            let kind = match &item.kind {
+                Kind::Removed | Kind::Emptied => return Ok(()),
+                _ if item.path.is_empty() => return Ok(()),
+                Kind::File | Kind::Same(_) | Kind::Special => Held::File(item.kept.clone()),
+                Kind::Folder => Held::Folder,
+                Kind::Link(target) => Held::Link(target.clone()),
+            };
             // What a container would see behind a link to nowhere is nobody's concern here.
-            let place = self.place(&path).unwrap_or(path);
-            self.put(&place, Standing { kind, attributes, xattrs });
-        }
-        if self.all.len() > MOST_ENTRIES {
-            return Err(Failure::new(format!("the base has more than {MOST_ENTRIES} files")).into());
-        }
-        Ok(())
+            let place = self.place(&item.path).unwrap_or_else(|_| item.path.clone());
+            let Item { attributes, xattrs, .. } = item;
+            self.put(&place, Standing { kind, attributes: *attributes, xattrs: xattrs.clone() });
+            fits(self)
+        })
     }
 
     /// Puts something at a place, with plain folders above; what is no folder replaces all that was
@@ -120,10 +149,21 @@ impl Stack {
                 _ => {
                     let plain =
                         Standing { kind: Held::Folder, attributes: PLAIN_FOLDER, xattrs: Xattrs::new() };
-                    self.all.insert(place[..at].to_vec(), plain);
+                    self.insert(&place[..at], plain);
                 }
             }
         }
+        self.insert(place, standing);
+    }
+
+    fn insert(&mut self, place: &[u8], standing: Standing) {
+        let held = match &standing.kind {
+            Held::File(kept) => kept.as_ref().map_or(0, Vec::len),
+            Held::Folder => 0,
+            Held::Link(target) => target.len(),
+        };
+        let xattrs = standing.xattrs.iter().map(|(name, value)| name.len() + value.len());
+        self.bytes += place.len() + held + xattrs.sum::<usize>();
         self.all.insert(place.to_vec(), standing);
     }
 
@@ -163,30 +203,32 @@ fn join(place: &mut Vec<u8>, name: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oci::listing::{Plain, list, skeleton};
-    use crate::oci::samples::Memory;
 
-    fn item(path: &str, kind: Held) -> Item {
+    fn item(path: &str, kind: Kind) -> Item {
         let attributes = Attributes { mode: 0o711, uid: 7, gid: 8, mtime: 9 };
-        Item { path: path.into(), kind, attributes, xattrs: Xattrs::new() }
+        Item { path: path.into(), kind, attributes, xattrs: Xattrs::new(), size: 0, kept: None }
+    }
+
+    fn put(stack: &mut Stack, layer: &[Item]) {
+        stack.put_layer(&|see| layer.iter().try_for_each(see), &|_| Ok(())).unwrap();
     }
 
     fn base() -> Stack {
         let mut stack = Stack::default();
         let layer = vec![
-            item("usr", Held::Folder),
-            item("usr/bin", Held::Folder),
-            item("bin", Held::Link(b"usr/bin".to_vec())),
-            item("usr/sbin", Held::Link(b"../bin".to_vec())),
-            item("abs", Held::Link(b"/usr/./sbin/../bin".to_vec())),
-            item("up", Held::Link(b"../../../usr".to_vec())),
-            item("loop", Held::Link(b"loop2".to_vec())),
-            item("loop2", Held::Link(b"loop".to_vec())),
-            item("bin/sh", Held::File(None)),
-            item("etc/motd", Held::File(None)),
-            item("etc/deep/er", Held::File(None)),
+            item("usr", Kind::Folder),
+            item("usr/bin", Kind::Folder),
+            item("bin", Kind::Link(b"usr/bin".to_vec())),
+            item("usr/sbin", Kind::Link(b"../bin".to_vec())),
+            item("abs", Kind::Link(b"/usr/./sbin/../bin".to_vec())),
+            item("up", Kind::Link(b"../../../usr".to_vec())),
+            item("loop", Kind::Link(b"loop2".to_vec())),
+            item("loop2", Kind::Link(b"loop".to_vec())),
+            item("bin/sh", Kind::File),
+            item("etc/motd", Kind::File),
+            item("etc/deep/er", Kind::File),
         ];
-        stack.put_layer(layer).unwrap();
+        put(&mut stack, &layer);
         stack
     }
 
@@ -217,43 +259,19 @@ mod tests {
     fn what_a_layer_takes_away_is_gone_and_its_own_stays() {
         let mut stack = base();
         let own = vec![
-            item("etc/new", Held::File(None)),
-            item("etc", Held::Opaque),
-            item("bin/sh", Held::Gone),
-            item("usr/bin/sh", Held::File(None)),
-            item("bin", Held::Folder),
+            item("etc/new", Kind::File),
+            item("etc", Kind::Emptied),
+            item("bin/sh", Kind::Removed),
+            item("usr/bin/sh", Kind::File),
+            item("bin", Kind::Folder),
         ];
-        stack.put_layer(own).unwrap();
+        put(&mut stack, &own);
         assert!(stack.at(b"etc/motd").is_none() && stack.at(b"etc/deep/er").is_none());
         assert!(stack.at(b"etc/new").is_some() && stack.at(b"usr/bin/sh").is_some());
         assert_eq!(stack.at(b"bin").unwrap().kind, Held::Folder);
-        stack.put_layer(vec![item("usr", Held::File(None))]).unwrap();
+        put(&mut stack, &[item("usr", Kind::File)]);
         assert!(stack.at(b"usr/bin").is_none());
-        stack.put_layer(vec![item("", Held::Opaque)]).unwrap();
+        put(&mut stack, &[item("", Kind::Emptied)]);
         assert!(stack.all.is_empty());
-    }
-
-    #[test]
-    fn a_skeleton_lists_the_same() {
-        let mut items = vec![
-            item("a", Held::Folder),
-            item("a/link", Held::Link(b"../x".to_vec())),
-            item("a/file", Held::File(Some(b"content".to_vec()))),
-            item("a/gone", Held::Gone),
-            item("a", Held::Opaque),
-            item(&"long/".repeat(60).trim_end_matches('/').replace('o', "ö"), Held::Folder),
-        ];
-        items[0].xattrs.insert(b"user.x".to_vec(), b"\0\n=1".to_vec());
-        items[2].attributes = Attributes { mode: 0o6755, uid: 1 << 31, gid: 1 << 30, mtime: 1 << 40 };
-        items[1].attributes.mode = 0o777;
-        items[3].attributes = Attributes::default();
-        let bytes = Memory::default().bytes(&skeleton(items.clone().into_iter()));
-        let mut found = Vec::new();
-        let visit = &mut |item| {
-            found.push(item);
-            Ok(())
-        };
-        list(&mut Plain(&bytes[..]), &|path| path == b"a/file", visit).unwrap();
-        assert_eq!(found, items);
     }
 }

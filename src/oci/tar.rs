@@ -27,7 +27,7 @@ pub struct Attributes {
 pub type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// What extended attributes are called in PAX records.
-pub(super) const XATTR: &[u8] = b"SCHILY.xattr.";
+pub const XATTR: &[u8] = b"SCHILY.xattr.";
 
 /// A tar that is being made.
 #[derive(Default)]

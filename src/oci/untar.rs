@@ -7,14 +7,15 @@ use std::os::unix::fs::FileExt;
 use tar::{EntryType, Header};
 
 use crate::error::{Error, Result, io_words};
+use crate::oci::tar::{Attributes, XATTR, Xattrs};
 use crate::recipe::{Part, Sink};
 
 /// The size of a header, and what content is padded to, in bytes.
 const BLOCK: usize = 512;
-/// PAX records and long names are at most this long, as in Go.
+/// The PAX records and long names of one member are together at most this long, as in Go.
 const LONGEST_EXTRA: u64 = 1 << 20;
 /// A tar with more members than this is refused.
-pub const MOST_MEMBERS: u64 = 4_000_000;
+pub const MOST_MEMBERS: u64 = 2_000_000;
 
 /// One member of a tar, as it is written there.
 #[derive(Clone, Debug)]
@@ -25,14 +26,14 @@ pub struct Member {
     pub target: Vec<u8>,
     /// What it is.
     pub kind: EntryType,
-    /// Permission bits with set-user-id, set-group-id and sticky.
-    pub mode: u32,
-    /// The owner's number.
-    pub uid: u64,
-    /// The group's number.
-    pub gid: u64,
+    /// Mode, owner and time; a time before the epoch is the epoch.
+    pub attributes: Attributes,
+    /// Extended attributes.
+    pub xattrs: Xattrs,
     /// The length of its content in bytes, holes counted.
     pub size: u64,
+    /// Where in the tar its content begins.
+    pub at: u64,
     /// Whether its bytes in the tar are its content; those of a sparse file are not.
     pub whole: bool,
 }
@@ -61,6 +62,8 @@ pub struct Untar<'a> {
     held: Vec<u8>,
     next: Extra,
     members: u64,
+    /// How many bytes of the tar are done.
+    at: u64,
     /// The size of the last member's content, while nothing has come of it.
     begins: Option<u64>,
 }
@@ -98,6 +101,10 @@ struct Extra {
     sparse: bool,
     uid: Option<u64>,
     gid: Option<u64>,
+    mtime: Option<u64>,
+    xattrs: Xattrs,
+    /// How many bytes it took to say it.
+    bytes: u64,
 }
 
 fn wrong(why: &str) -> Error {
@@ -113,7 +120,7 @@ impl<'a> Untar<'a> {
     /// Reads for somebody.
     pub fn new(visitor: &'a mut dyn Visitor) -> Self {
         let (state, held, next) = (State::Header, Vec::new(), Extra::default());
-        Self { visitor, state, held, next, members: 0, begins: None }
+        Self { visitor, state, held, next, members: 0, at: 0, begins: None }
     }
 
     /// How many of the next bytes need not be shown.
@@ -128,6 +135,7 @@ impl<'a> Untar<'a> {
     /// Goes on after so many bytes, at most as many as can be skipped.
     pub fn skip(&mut self, size: u64) {
         self.begins = None;
+        self.at += size;
         if let State::Skip(left) = &mut self.state {
             *left -= size;
             if *left == 0 {
@@ -170,6 +178,7 @@ impl<'a> Untar<'a> {
             };
             let (now, after) = bytes.split_at(bytes.len().min(wanted - self.held.len()));
             self.held.extend_from_slice(now);
+            self.at += now.len() as u64;
             bytes = after;
             if self.held.len() == wanted {
                 let held = std::mem::take(&mut self.held);
@@ -206,13 +215,14 @@ impl<'a> Untar<'a> {
     }
 
     fn header(&mut self, block: &[u8]) -> Result<()> {
-        if block.iter().all(|&byte| byte == 0) {
+        if block == [0; BLOCK] {
             self.state = State::End;
             return Ok(());
         }
         let header = Header::from_byte_slice(block);
-        let sum: u32 = block[..148].iter().chain(&block[156..]).map(|&byte| u32::from(byte)).sum();
-        if header.cksum().ok() != Some(sum + 8 * u32::from(b' ')) {
+        let mut right = header.clone();
+        right.set_cksum();
+        if header.cksum().ok() != right.cksum().ok() {
             return Err(wrong("a header has another check sum"));
         }
         let number = |number: std::io::Result<u64>| number.map_err(|error| wrong(&io_words(&error)));
@@ -234,8 +244,9 @@ impl<'a> Untar<'a> {
             return Err(Error::failed(format!("the tar has more than {MOST_MEMBERS} members")));
         }
         if let Some(what) = extra {
-            if said > LONGEST_EXTRA {
-                let words = format!("a member's names and attributes have {said} bytes");
+            self.next.bytes = self.next.bytes.saturating_add(said);
+            if self.next.bytes > LONGEST_EXTRA {
+                let words = format!("a member's names and attributes have {} bytes", self.next.bytes);
                 return Err(Error::failed(format!("{words}; at most {LONGEST_EXTRA} are read")));
             }
             self.collect(what, said as usize, padded(said)?);
@@ -265,17 +276,18 @@ impl<'a> Untar<'a> {
             }
             _ => None,
         };
-        let member = Member {
-            path,
-            target: target.unwrap_or_default(),
-            kind,
-            mode: header.mode().map_err(|error| wrong(&io_words(&error)))? & 0o7777,
-            uid: next.uid.map_or_else(|| number(header.uid()), Ok)?,
-            gid: next.gid.map_or_else(|| number(header.gid()), Ok)?,
-            size,
-            whole: kind != EntryType::GNUSparse && !next.sparse,
+        // What is not said is nought, as in Go.
+        let own = |field: &[u8], number| if field.iter().all(|&byte| byte == 0) { Ok(0) } else { number };
+        let old = header.as_old();
+        let attributes = Attributes {
+            mode: own(&old.mode, number(header.mode().map(u64::from)))? as u32 & 0o7777,
+            uid: next.uid.map_or_else(|| own(&old.uid, number(header.uid())), Ok)?,
+            gid: next.gid.map_or_else(|| own(&old.gid, number(header.gid())), Ok)?,
+            mtime: next.mtime.or_else(|| header.mtime().ok()).unwrap_or(0),
         };
-        let whole = member.whole;
+        let whole = kind != EntryType::GNUSparse && !next.sparse;
+        let (target, xattrs, at) = (target.unwrap_or_default(), next.xattrs, self.at);
+        let member = Member { path, target, kind, attributes, xattrs, size, at, whole };
         let wanted = self.visitor.member(member)?;
         if whole && wanted > 0 && in_tar > 0 {
             let wanted = wanted.min(usize::try_from(in_tar).unwrap_or(usize::MAX));
@@ -307,16 +319,26 @@ impl<'a> Untar<'a> {
             let record = bytes[space + 1..length].strip_suffix(b"\n").ok_or_else(odd)?;
             let equals = record.iter().position(|&byte| byte == b'=').ok_or_else(odd)?;
             let (key, value) = (&record[..equals], &record[equals + 1..]);
-            let number =
-                || std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).ok_or_else(odd);
+            let text = || std::str::from_utf8(value).map_err(|_| odd());
+            let number = || text()?.parse().map_err(|_| odd());
             match key {
                 b"path" => self.next.path = Some(value.to_vec()),
                 b"linkpath" => self.next.target = Some(value.to_vec()),
                 b"size" => self.next.size = Some(number()?),
                 b"uid" => self.next.uid = Some(number()?),
                 b"gid" => self.next.gid = Some(number()?),
+                // `-1.5`: nothing else here can say what was before the epoch, or parts of a second.
+                b"mtime" => {
+                    let seconds = text()?.split('.').next().unwrap_or_default();
+                    let seconds = seconds.parse::<i64>().map_err(|_| odd())?;
+                    self.next.mtime = Some(seconds.max(0).cast_unsigned());
+                }
                 b"GNU.sparse.realsize" | b"GNU.sparse.size" => self.next.real_size = Some(number()?),
-                _ => {}
+                _ => {
+                    if let Some(name) = key.strip_prefix(XATTR) {
+                        self.next.xattrs.insert(name.to_vec(), value.to_vec());
+                    }
+                }
             }
             if key.starts_with(b"GNU.sparse.") {
                 self.next.sparse = true;
@@ -388,7 +410,7 @@ mod tests {
         tar.bytes(header.as_bytes()).unwrap();
         tar.bytes(header.as_bytes()).unwrap();
         let error = tar.bytes(header.as_bytes()).unwrap_err().to_string();
-        assert_eq!(error, "the tar has more than 4000000 members");
+        assert_eq!(error, "the tar has more than 2000000 members");
         assert_eq!(count.0, 2);
     }
 }

@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::layout;
 use super::names::{Names, Reference, Want};
 use super::origin::{Origin, Reaching};
+use super::{contents, layout};
 use crate::digest::{Blob, Digest};
 use crate::error::{Error, Result};
 use crate::host::registry::Settings;
@@ -18,7 +18,9 @@ use crate::oci::descriptor::Descriptor;
 use crate::oci::descriptor::Platform;
 use crate::oci::image::Image;
 use crate::oci::reference::Reference as ImageReference;
+use crate::oci::stack::Stack;
 use crate::pins::Pin;
+use crate::recipe::Part;
 use crate::work::{Context, Inputs, Session, TaskName};
 
 /// A base as it is declared, with what is said of registries.
@@ -205,6 +207,23 @@ pub fn read(what: &What, how: &How, context: &Context<'_>) -> Result<Image> {
             origin.image(digest, &Reaching::of_context(context, &how.platform))
         }
     }
+}
+
+/// The folders, links and files that a base has. Of its layers those are fetched that nobody has read.
+pub fn stack(image: &Image, what: Option<&What>, how: &How, context: &Context<'_>) -> Result<Stack> {
+    let cache = context.cache;
+    let mut missing = Vec::new();
+    for layer in image.layers() {
+        match &layer.part {
+            Part::Blob(blob) if !cache.cas.has(blob) && !contents::is_known(cache, layer)? => {
+                missing.push(blob.digest);
+            }
+            _ => {}
+        }
+    }
+    fetch(what, how, &missing, context)?;
+    context.stop.check()?;
+    contents::stack(cache, image)
 }
 
 /// Stores the layers of the base that somebody missed.

@@ -3,41 +3,39 @@
 
 use std::io::{BufReader, Read, Write};
 
+use rayon::prelude::*;
+
 use crate::cache::Cache;
 use crate::cache::draft::Draft;
 use crate::cache::tree::Entry;
 use crate::digest::{Digest, Hasher};
 use crate::error::{At, Error, Result};
-use crate::oci::contents::{self, Item, Kind};
+use crate::oci::contents::{self, Item, Kind, Reader};
 use crate::oci::image::{Image, Layer};
+use crate::oci::layer::{Attributes, Xattrs};
 use crate::oci::root::Root;
+use crate::oci::stack::Stack;
 
 /// The version of the remembered form.
-const FORM: u32 = 1;
-/// An image with more paths than this is not merged into one tree.
+const FORM: u32 = 2;
+/// An image with more paths than this is not merged into one tree ...
 const MOST_PATHS: usize = 1_000_000;
+/// ... nor one whose names and attributes have more bytes.
+const MOST_BYTES: usize = 256 << 20;
+/// Files that are remembered with their content: users and groups ...
+const KEPT: [&[u8]; 2] = [b"etc/passwd", b"etc/group"];
+/// ... unless they have more bytes.
+const LONGEST_KEPT: usize = 8 << 20;
 
-/// Calls `see` with the entries of a layer in their order. The layer is read if nobody has yet: fails
-/// with `Lost` if it is not there.
+/// Calls `see` with the entries of a layer in their order; users and groups come with their content. The
+/// layer is read if nobody has yet: fails with `Lost` if it is not there.
 pub fn each(cache: &Cache, layer: &Layer, see: &mut dyn FnMut(&Item) -> Result<()>) -> Result<()> {
-    let preimage = serde_json::json!({ "listing": layer.descriptor.digest, "form": FORM });
-    if let Some(value) = cache.known(&preimage)
-        && let Some(known) = remembered(cache, &value)?
-    {
-        return decode(known, see);
-    }
-    let blob = cache.cas.put_with(Hasher::blake3(), |out| {
-        let mut form = Form { out, before: Vec::new() };
-        contents::read(layer, &cache.cas, &mut |item: &Item| form.write(item))
-    })?;
-    let mut draft = Draft::empty(&cache.cas);
-    draft.insert(b"listing", Entry::File { mode: 0o644, blob })?;
-    let value = draft.store()?;
-    cache.remember(preimage, value)?;
-    match remembered(cache, &value)? {
-        Some(known) => decode(known, see),
-        None => Err(Error::Lost(value)),
-    }
+    decode(listing(cache, layer)?, see)
+}
+
+/// Whether a layer need not be read to say what is in it.
+pub fn is_known(cache: &Cache, layer: &Layer) -> Result<bool> {
+    known(cache, layer).map(|listing| listing.is_some())
 }
 
 /// The tree that the layers of an image make.
@@ -46,14 +44,56 @@ pub fn root(cache: &Cache, image: &Image) -> Result<Root> {
     for layer in image.layers() {
         each(cache, layer, &mut |item| {
             root.add(item);
-            match root.len() > MOST_PATHS {
-                true => Err(Error::failed(format!("the image has more than {MOST_PATHS} paths"))),
-                false => Ok(()),
-            }
+            fits(root.len(), root.bytes())
         })?;
         root.next_layer();
     }
     Ok(root)
+}
+
+/// The same to put more layers on.
+pub fn stack(cache: &Cache, image: &Image) -> Result<Stack> {
+    image.layers().par_iter().try_for_each(|layer| listing(cache, layer).map(drop))?;
+    let mut stack = Stack::default();
+    for layer in image.layers() {
+        let fits = |stack: &Stack| fits(stack.len(), stack.bytes());
+        stack.put_layer(&|see| each(cache, layer, see), &fits)?;
+    }
+    Ok(stack)
+}
+
+fn fits(paths: usize, bytes: usize) -> Result<()> {
+    let (most, what) = match () {
+        () if paths > MOST_PATHS => (MOST_PATHS, "paths"),
+        () if bytes > MOST_BYTES => (MOST_BYTES, "bytes of names and attributes"),
+        () => return Ok(()),
+    };
+    Err(Error::failed(format!("the image has more than {most} {what}")))
+}
+
+fn preimage(layer: &Layer) -> serde_json::Value {
+    serde_json::json!({ "listing": layer.descriptor.digest, "form": FORM })
+}
+
+fn known(cache: &Cache, layer: &Layer) -> Result<Option<std::fs::File>> {
+    cache.known(&preimage(layer)).map_or(Ok(None), |value| remembered(cache, &value))
+}
+
+/// What is remembered of a layer, after it was read if need be.
+fn listing(cache: &Cache, layer: &Layer) -> Result<std::fs::File> {
+    if let Some(listing) = known(cache, layer)? {
+        return Ok(listing);
+    }
+    let blob = cache.cas.put_with(Hasher::blake3(), |out| {
+        let mut form = Form { out, before: Vec::new(), waits: None };
+        contents::read(layer, &cache.cas, &mut form)?;
+        form.flush()
+    })?;
+    let mut draft = Draft::empty(&cache.cas);
+    draft.insert(b"listing", Entry::File { mode: 0o644, blob })?;
+    let value = draft.store()?;
+    cache.remember(preimage(layer), value)?;
+    remembered(cache, &value)?.ok_or(Error::Lost(value))
 }
 
 /// A remembered listing, if the cache still has it.
@@ -70,35 +110,67 @@ fn remembered(cache: &Cache, value: &Digest) -> Result<Option<std::fs::File>> {
 }
 
 /// Writes entries: each as its tag, its numbers, how much of its path it shares with the one before,
-/// the rest of the path, and the target of a link.
+/// the rest of the path, the target of a link or the content of a file, and its attributes.
 struct Form<'a> {
     out: &'a mut dyn Write,
     before: Vec<u8>,
+    /// An entry whose content may still come.
+    waits: Option<Item>,
 }
+
+/// The tag of a file with its content.
+const WITH_CONTENT: u8 = 7;
 
 impl Form<'_> {
     fn write(&mut self, item: &Item) -> Result<()> {
-        let (tag, target): (u8, &[u8]) = match &item.kind {
-            Kind::File => (0, b""),
-            Kind::Folder => (1, b""),
-            Kind::Link(target) => (2, target),
-            Kind::Same(target) => (3, target),
-            Kind::Special => (4, b""),
-            Kind::Removed => (5, b""),
-            Kind::Emptied => (6, b""),
+        let (tag, text): (u8, &[u8]) = match (&item.kind, &item.kept) {
+            (Kind::File, Some(content)) => (WITH_CONTENT, content),
+            (Kind::File, None) => (0, b""),
+            (Kind::Folder, _) => (1, b""),
+            (Kind::Link(target), _) => (2, target),
+            (Kind::Same(target), _) => (3, target),
+            (Kind::Special, _) => (4, b""),
+            (Kind::Removed, _) => (5, b""),
+            (Kind::Emptied, _) => (6, b""),
         };
         let shared = self.before.iter().zip(&item.path).take_while(|(a, b)| a == b).count();
         let rest = &item.path[shared..];
         let mut bytes = vec![tag];
-        for number in [u64::from(item.mode), item.uid, item.gid, item.size, shared as u64] {
+        let Attributes { mode, uid, gid, mtime } = item.attributes;
+        for number in [u64::from(mode), uid, gid, mtime, item.size, item.xattrs.len() as u64, shared as u64]
+        {
             put_number(&mut bytes, number);
         }
-        for text in [rest, target] {
+        let xattrs = item.xattrs.iter().flat_map(|(name, value)| [&name[..], &value[..]]);
+        for text in [rest, text].into_iter().chain(xattrs) {
             put_number(&mut bytes, text.len() as u64);
             bytes.extend_from_slice(text);
         }
         self.before.clone_from(&item.path);
         self.out.write_all(&bytes).at("write to", std::path::Path::new("the cache"))
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.waits.take().map_or(Ok(()), |item| self.write(&item))
+    }
+}
+
+impl Reader for Form<'_> {
+    fn item(&mut self, item: &Item) -> Result<usize> {
+        self.flush()?;
+        let keeps = item.kind == Kind::File && KEPT.contains(&&item.path[..]);
+        if !keeps || item.size > LONGEST_KEPT as u64 {
+            return self.write(item).map(|()| 0);
+        }
+        self.waits = Some(Item { kept: Some(Vec::new()).filter(|_| item.size == 0), ..item.clone() });
+        Ok(LONGEST_KEPT)
+    }
+
+    fn content(&mut self, _item: &Item, bytes: &[u8]) -> Result<()> {
+        if let Some(item) = &mut self.waits {
+            item.kept = Some(bytes.to_vec());
+        }
+        Ok(())
     }
 }
 
@@ -122,22 +194,36 @@ fn decode(file: std::fs::File, see: &mut dyn FnMut(&Item) -> Result<()>) -> Resu
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(unreadable(&error)),
         }
-        let mut number = || read_number(&mut bytes).map_err(|error| unreadable(&error));
-        let (mode, uid, gid, size, shared) = (number()?, number()?, number()?, number()?, number()?);
-        path.truncate(shared as usize);
-        path.extend(read_text(&mut bytes).map_err(|error| unreadable(&error))?);
-        let target = read_text(&mut bytes).map_err(|error| unreadable(&error))?;
-        let kind = match tag[0] {
-            0 => Kind::File,
-            1 => Kind::Folder,
-            2 => Kind::Link(target),
-            3 => Kind::Same(target),
-            4 => Kind::Special,
-            5 => Kind::Removed,
-            _ => Kind::Emptied,
-        };
-        see(&Item { path: path.clone(), kind, mode: mode as u32, uid, gid, size })?;
+        let item = entry(tag[0], &mut path, &mut bytes).map_err(|error| unreadable(&error))?;
+        see(&item)?;
     }
+}
+
+fn entry(tag: u8, path: &mut Vec<u8>, bytes: &mut dyn Read) -> std::io::Result<Item> {
+    let mut number = || read_number(bytes);
+    let (mode, uid, gid, mtime) = (number()? as u32, number()?, number()?, number()?);
+    let (size, count, shared) = (number()?, number()?, number()?);
+    path.truncate(shared as usize);
+    path.extend(read_text(bytes)?);
+    let (text, mut kept, mut xattrs) = (read_text(bytes)?, None, Xattrs::new());
+    for _ in 0..count {
+        xattrs.insert(read_text(bytes)?, read_text(bytes)?);
+    }
+    let kind = match tag {
+        0 => Kind::File,
+        1 => Kind::Folder,
+        2 => Kind::Link(text),
+        3 => Kind::Same(text),
+        4 => Kind::Special,
+        5 => Kind::Removed,
+        WITH_CONTENT => {
+            kept = Some(text);
+            Kind::File
+        }
+        _ => Kind::Emptied,
+    };
+    let attributes = Attributes { mode, uid, gid, mtime };
+    Ok(Item { path: path.clone(), kind, attributes, xattrs, size, kept })
 }
 
 fn unreadable(error: &std::io::Error) -> Error {
@@ -168,21 +254,25 @@ fn read_text(bytes: &mut dyn Read) -> std::io::Result<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::oci::descriptor::{Descriptor, LAYER};
-    use crate::oci::layer::{self, Attributes};
+    use crate::oci::layer;
     use crate::recipe::Part;
 
     fn layer(cache: &Cache) -> Layer {
         let entry = |path: &str, kind| layer::Entry {
             path: path.into(),
             kind,
-            attributes: Attributes { mode: 0o2750, uid: 1 << 31, gid: 300, mtime: 0 },
-            xattrs: Default::default(),
+            attributes: Attributes { mode: 0o2750, uid: 1 << 31, gid: 300, mtime: 1 << 40 },
+            xattrs: Xattrs::from([(b"user.x".to_vec(), b"\0\n=1".to_vec())]),
         };
-        let content = Part::Blob(cache.cas.put(&[7; 3000]).unwrap());
+        let file = |bytes: &[u8]| layer::Kind::File(Part::Blob(cache.cas.put(bytes).unwrap()));
         let entries = [
-            entry("usr/bin/tool", layer::Kind::File(content)),
+            entry("usr/bin/tool", file(&[7; 3000])),
             entry("usr/bin/to", layer::Kind::Link("tool".into())),
             entry("usr/b", layer::Kind::Folder),
+            entry("usr/gone", layer::Kind::Nothing),
+            entry("etc/passwd", file(b"root")),
+            entry("etc/group", file(b"")),
+            entry("etc/shadow", file(b"secret")),
         ];
         let recipe = layer::pack(&entries, Attributes { mode: 0o755, ..Attributes::default() }).unwrap();
         let part = cache.cas.put_recipe(&recipe).unwrap();
@@ -210,13 +300,24 @@ mod tests {
             Ok(())
         })
         .unwrap();
-        assert_eq!(all().unwrap(), direct);
-        assert_eq!(direct.len(), 5);
+        let mut first = all().unwrap();
+        assert_eq!(all().unwrap(), first);
+        assert_eq!(direct.len(), 10);
+        for (path, text) in [("etc/passwd", "root"), ("etc/group", "")] {
+            let item = first.iter_mut().find(|item| item.path == path.as_bytes()).unwrap();
+            assert_eq!(item.kept.take().unwrap(), text.as_bytes());
+        }
+        assert_eq!(first, direct);
+        let tool = direct.iter().find(|item| item.path.ends_with(b"tool")).unwrap();
+        assert_eq!((tool.attributes.mtime, tool.xattrs.len()), (1 << 40, 1));
+        let before = all().unwrap();
         let Part::Recipe { recipe, .. } = &layer.part else { panic!() };
         crate::host::fs::remove_file(&cache.cas.path(&recipe.digest)).unwrap();
-        assert_eq!(all().unwrap(), direct);
+        assert!(is_known(&cache, &layer).unwrap());
+        assert_eq!(all().unwrap(), before);
         // Without the layer and without what is remembered there is nothing to read.
         crate::host::fs::remove_tree(&folder.path().join("v1/cas")).unwrap();
+        assert!(!is_known(&cache, &layer).unwrap());
         assert!(matches!(all(), Err(Error::Lost(digest)) if digest == recipe.digest));
     }
 }

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
-use super::base_files;
 use super::image::{Way, What};
 use super::image_files::{Gives, Piece};
 use super::image_users::{Accounts, Owner, User};
@@ -17,8 +16,7 @@ use crate::digest::{Blob, Hasher};
 use crate::error::{Error, Failure, Result};
 use crate::oci::image::{Image, NewLayer};
 use crate::oci::layer::{self, Attributes, Kind, Xattrs};
-use crate::oci::listing::Held;
-use crate::oci::stack::{PLAIN_FOLDER, Stack, Standing};
+use crate::oci::stack::{Held, PLAIN_FOLDER, Stack, Standing};
 use crate::oci::{capability, split};
 use crate::recipe::{Content, Part};
 use crate::work::Context;
@@ -46,7 +44,7 @@ pub fn layers(
 ) -> Result<Vec<NewLayer>> {
     let stack = match base {
         Some(base) if needs_base(what, way, &context.cache.cas)? => {
-            base_files::stack(base, parts, context)?
+            base::stack(base, parts.0, parts.1, context)?
         }
         _ => Stack::default(),
     };

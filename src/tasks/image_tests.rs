@@ -7,11 +7,10 @@ use crate::cache::draft::Draft;
 use crate::cache::tree::Entry;
 use crate::digest::{Digest, Hasher};
 use crate::error::Result;
+use crate::oci::contents::{self, Item, Kind, Reader};
 use crate::oci::descriptor::Platform;
 use crate::oci::find::Found;
 use crate::oci::layer::Xattrs;
-use crate::oci::listing::{Held, Item, Plain, list};
-use crate::recipe::Recipe;
 use crate::tasks::image::Image;
 use crate::tasks::samples::World;
 use crate::tasks::{layout, shipped};
@@ -60,23 +59,37 @@ fn told(world: &World, text: &str) -> String {
 }
 
 fn read(world: &World, value: &Digest) -> Found {
-    layout::read(&world.cache.cas, value).unwrap()
+    let named = layout::read_all(&world.cache.cas, value).unwrap();
+    let here = named.images().find(|image| image.config().platform.matches(&layout::platform()));
+    let names = named.tags.iter().map(ToString::to_string).collect();
+    Found { image: here.unwrap_or(&named.image).clone(), names }
+}
+
+/// Entries with their content.
+#[derive(Default)]
+struct All(Vec<Item>);
+
+impl Reader for All {
+    fn item(&mut self, item: &Item) -> crate::error::Result<usize> {
+        self.0.push(Item { kept: Some(Vec::new()), ..item.clone() });
+        Ok(usize::MAX)
+    }
+
+    fn content(&mut self, _item: &Item, bytes: &[u8]) -> crate::error::Result<()> {
+        self.0.last_mut().unwrap().kept = Some(bytes.to_vec());
+        Ok(())
+    }
 }
 
 /// The entries of each layer.
 fn layers(world: &World, value: &Digest) -> Vec<Vec<Item>> {
     let mut all = Vec::new();
     for layer in read(world, value).image.layers() {
-        let (mut recipe, mut bytes, mut items) = (Recipe::new(), Vec::new(), Vec::new());
-        recipe.push(&layer.part);
-        recipe.send(&world.cache.cas, &mut bytes).unwrap();
-        assert_eq!(Digest::sha256_of(&bytes), layer.diff_id);
-        list(&mut Plain(&bytes[..]), &|_| true, &mut |item| {
-            items.push(item);
-            Ok(())
-        })
-        .unwrap();
-        all.push(items);
+        let mut items = All::default();
+        contents::read(layer, &world.cache.cas, &mut items).unwrap();
+        let is = world.cache.content_digest(&layer.part, crate::digest::Hasher::sha256()).unwrap();
+        assert_eq!(is, layer.diff_id);
+        all.push(items.0);
     }
     all
 }
@@ -86,10 +99,10 @@ fn lines(items: &[Item]) -> Vec<String> {
     let one = |item: &Item| {
         let (a, path) = (item.attributes, String::from_utf8_lossy(&item.path));
         let kind = match &item.kind {
-            Held::Folder => "/".to_string(),
-            Held::Link(target) => format!(" -> {}", String::from_utf8_lossy(target)),
-            Held::File(Some(bytes)) => format!(" = {}", String::from_utf8_lossy(bytes)),
-            Held::Gone => " gone".to_string(),
+            Kind::Folder => "/".to_string(),
+            Kind::Link(target) => format!(" -> {}", String::from_utf8_lossy(target)),
+            Kind::File => format!(" = {}", String::from_utf8_lossy(item.kept.as_ref().unwrap())),
+            Kind::Removed => " gone".to_string(),
             other => format!("{other:?}"),
         };
         assert_eq!(a.mtime, 0);
@@ -310,11 +323,8 @@ fn a_large_layer_is_divided_and_one_file_moves_one_of_them() {
         let tree = draft.store().unwrap();
         world.value("clone.many", tree);
         let made = value(&world, text).unwrap();
-        let held: usize = layers(&world, &made)
-            .iter()
-            .flatten()
-            .filter(|item| matches!(item.kind, Held::File(_)))
-            .count();
+        let held: usize =
+            layers(&world, &made).iter().flatten().filter(|item| matches!(item.kind, Kind::File)).count();
         assert_eq!(held, files.len());
         read(&world, &made).image.layers().iter().map(|layer| layer.diff_id).collect::<Vec<_>>()
     };

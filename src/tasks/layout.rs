@@ -20,17 +20,6 @@ pub fn platform() -> Platform {
     Platform::linux(architecture)
 }
 
-/// The image in a tree: of several the one for this machine, if there is one, or else the first.
-pub fn read(cas: &Cas, tree: &Digest) -> Result<Found> {
-    let layout = Layout { cas, tree };
-    let mut all = platforms(&layout)?;
-    let at = all.iter().position(|is| is.matches(&platform())).unwrap_or(0);
-    match all.is_empty() {
-        true => Err(Error::failed("the layout has no image")),
-        false => find(&layout, &all.swap_remove(at), None),
-    }
-}
-
 /// The image for a platform in a tree.
 pub fn read_for(cas: &Cas, tree: &Digest, platform: &Platform) -> Result<Found> {
     find(&Layout { cas, tree }, platform, None)

@@ -77,11 +77,13 @@ struct Found<'a> {
 impl Reader for Found<'_> {
     fn item(&mut self, item: &Item) -> Result<usize> {
         self.root.add(item);
-        let changeable = item.mode & 0o002 != 0;
+        let changeable = item.attributes.mode & 0o002 != 0;
         match item.kind {
             Kind::File if changeable => self.loose.push(item.path.clone()),
             // With the sticky bit nobody can touch what is another's, as in `/tmp`.
-            Kind::Folder if changeable && item.mode & 0o1000 == 0 => self.loose.push(item.path.clone()),
+            Kind::Folder if changeable && item.attributes.mode & 0o1000 == 0 => {
+                self.loose.push(item.path.clone())
+            }
             _ => {}
         }
         Ok(0)
@@ -89,7 +91,7 @@ impl Reader for Found<'_> {
 
     fn part(&mut self, item: &Item, part: &Part) -> Result<()> {
         let Part::Blob(blob) = part else { return Ok(()) };
-        if item.kind != Kind::File || item.mode & 0o111 == 0 {
+        if item.kind != Kind::File || item.attributes.mode & 0o111 == 0 {
             return Ok(());
         }
         if let Some(what) = head(self.cache, blob)? {

@@ -2,7 +2,6 @@
 //! becomes, and doing that. This is the one place that knows all of them.
 
 pub mod base;
-mod base_files;
 pub mod clone;
 mod clone_source;
 mod clone_tree;

@@ -3,24 +3,24 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use super::origin::{Fetching, Reaching};
 use super::shipping::failed;
-use crate::digest::{Digest, Hasher, PIECE};
+use crate::digest::{Digest, Hasher};
 use crate::error::{At, Error, Failure, Result};
 use crate::host::process::{self, Command, Exit};
 use crate::host::{docker, fs};
 use crate::oci::archived::Archived;
 use crate::oci::members::Members;
+use crate::oci::packed::{Unpacker, is_packed};
+use crate::oci::untar::Untar;
+use crate::recipe::Sink;
 
-/// What comes out of a packed archive may always have so many bytes ...
-const ALWAYS: u64 = 16 << 30;
-/// ... and more only up to so many times what went in.
-const MOST_TIMES: u64 = 100;
 /// How long containerd may take to write an archive.
 const LONGEST: Duration = Duration::from_secs(3600);
 
@@ -92,8 +92,7 @@ impl From<'_> {
             }
         }
         let inside = || {
-            let file = unpacked(file, reaching)?;
-            let members = Members::list(&file)?;
+            let (file, members) = listed(file, reaching)?;
             let found = Archived::read(&file, &members, reaching.platform)?;
             doing(&file, &members, &found)
         };
@@ -167,38 +166,37 @@ fn store(
     Ok(())
 }
 
-/// The archive without what packs it.
-fn unpacked(file: File, reaching: &Reaching<'_>) -> Result<File> {
-    use std::os::unix::fs::FileExt;
+/// The archive without what packs it, and what is in it.
+fn listed(file: File, reaching: &Reaching<'_>) -> Result<(File, Members)> {
+    let here = Path::new("an archive");
     let mut magic = [0; 4];
-    let read = file.read_at(&mut magic, 0).at("read", Path::new("an archive"))?;
-    let size = fs::status_of(&file).at("read", Path::new("an archive"))?.stamp.size;
-    let mut reader: Box<dyn Read> = match &magic[..read] {
-        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(file)),
-        [0x28, 0xb5, 0x2f, 0xfd] => {
-            Box::new(zstd::stream::read::Decoder::new(file).at("read", Path::new("an archive"))?)
-        }
-        _ => return Ok(file),
-    };
-    let most = size.saturating_mul(MOST_TIMES).max(ALWAYS);
-    let mut to = fs::temporary(&reaching.cache.path("tmp"))?;
-    let (mut buffer, mut done) = (vec![0; PIECE], 0_u64);
-    loop {
-        reaching.stop.check()?;
-        match reader.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(read) => {
-                done += read as u64;
-                if done > most {
-                    return Err(Error::failed(format!("it unpacks to more than {most} bytes")));
-                }
-                to.write_all(&buffer[..read]).at("write to", &reaching.cache.path("tmp"))?;
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(_) => return Err(Error::failed("it is damaged: it cannot be unpacked")),
-        }
+    let read = file.read_at(&mut magic, 0).at("read", here)?;
+    if !is_packed(&magic[..read]) {
+        let members = Members::list(&file)?;
+        return Ok((file, members));
     }
+    let size = fs::status_of(&file).at("read", here)?.stamp.size;
+    let (mut to, mut members) = (fs::temporary(&reaching.cache.path("tmp"))?, Members::default());
+    let into = Unpacked { to: to.as_file_mut(), tar: Untar::new(&mut members), reaching };
+    let mut unpacker = Unpacker::new(into, size);
+    unpacker.file(&file, size)?;
+    unpacker.finish()?.0.tar.finish()?;
     let path = to.path().to_path_buf();
     // Its name goes with `to`; the bytes stay as long as they are open.
-    File::open(&path).at("read", &path)
+    Ok((File::open(&path).at("read", &path)?, members))
+}
+
+/// Keeps an archive, and sees at once when it is none.
+struct Unpacked<'a> {
+    to: &'a mut File,
+    tar: Untar<'a>,
+    reaching: &'a Reaching<'a>,
+}
+
+impl Sink for Unpacked<'_> {
+    fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        self.reaching.stop.check()?;
+        self.tar.bytes(bytes)?;
+        self.to.write_all(bytes).at("write to", &self.reaching.cache.path("tmp"))
+    }
 }

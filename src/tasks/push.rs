@@ -18,7 +18,7 @@ use crate::recipe::{Content, Part, Recipe};
 use crate::tasks::names::{Declare, Names, Outputs, Placed, Reference, Want};
 use crate::tasks::origin_registry::READABLE;
 use crate::tasks::push_change::{Bringing, Missing};
-use crate::tasks::shipped::{self, Shipped};
+use crate::tasks::shipped::{self, About, Shipped};
 use crate::tasks::shipping::{self, Told};
 use crate::work::{Change, Class, Effect, Fault, Inputs, Network, Reach, Session, Task, TaskName, Work};
 
@@ -136,7 +136,8 @@ impl Push {
             Some(top) => top.clone(),
             None => panic!("BUG: an image without a manifest"),
         };
-        Ok(Pushed { descriptor, documents, blobs, homes: homes.into_values().collect() })
+        let (about, homes) = (shipped.about.clone(), homes.into_values().collect());
+        Ok(Pushed { descriptor, documents, blobs, about, homes })
     }
 }
 
@@ -208,6 +209,9 @@ pub struct Pushed {
     pub documents: Vec<Document>,
     /// Layers and configs.
     pub blobs: Vec<Blob>,
+    /// Documents about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub about: Vec<About>,
     /// Where it goes.
     pub homes: Vec<Home>,
 }
@@ -309,28 +313,32 @@ impl Effect for Pushing {
             for home in image.homes.iter().filter(|home| home.registry == *registry) {
                 let place = self.place(home, &mut first, reach, &watch)?;
                 let wanted = Some(image.descriptor.digest);
-                let mut missing =
-                    Missing { image, home, blobs: Vec::new(), is_there: true, tags: Vec::new() };
-                if place.behind(&home.content_tag, &READABLE)? != wanted {
-                    missing.is_there = false;
-                    for blob in &image.blobs {
-                        let key = (home.path.as_str(), blob.digest);
-                        let has = match known.get(&key) {
-                            Some(has) => *has,
-                            None => place.has(blob)?,
-                        };
-                        if !has && !known.contains_key(&key) {
-                            missing.blobs.push(*blob);
-                        }
-                        known.insert(key, has);
+                let mut missing = Missing::nothing(image, home);
+                missing.is_there = place.behind(&home.content_tag, &READABLE)? == wanted;
+                for about in &image.about {
+                    if !missing.is_there || !place.is_about(&about.subject, &about.manifest.digest)? {
+                        missing.about.push(about);
                     }
+                }
+                let about = missing.about.iter().flat_map(|about| &about.blobs);
+                let own: &[Blob] = if missing.is_there { &[] } else { &image.blobs };
+                for blob in own.iter().chain(about) {
+                    let key = (home.path.as_str(), blob.digest);
+                    let has = match known.get(&key) {
+                        Some(has) => *has,
+                        None => place.has(blob)?,
+                    };
+                    if !has && !known.contains_key(&key) {
+                        missing.blobs.push(*blob);
+                    }
+                    known.insert(key, has);
                 }
                 for tag in &home.tags {
                     if place.behind(tag, &READABLE)? != wanted {
                         missing.tags.push(tag);
                     }
                 }
-                if !missing.is_there || !missing.tags.is_empty() {
+                if !missing.is_nothing() {
                     all.push(missing);
                 }
             }

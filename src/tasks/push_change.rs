@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::origin_registry::READABLE;
 use super::push::{Home, Pushed, Pushing, bytes, part};
+use super::shipped::About;
 use super::shipping::{Told, size_text};
 use crate::digest::{Blob, Digest};
 use crate::error::{Failure, Result};
 use crate::host::registry::{Place, Sent};
+use crate::oci::document::MANIFEST;
 use crate::work::{Change, Fault, Reach};
 
 /// What is missing of an image in a repository.
@@ -21,8 +23,27 @@ pub struct Missing<'a> {
     pub blobs: Vec<Blob>,
     /// Whether the image itself is there.
     pub is_there: bool,
+    /// Documents about it that are not there, or that nobody would find.
+    pub about: Vec<&'a About>,
     /// Declared tags that are not there, or mean something else.
     pub tags: Vec<&'a String>,
+}
+
+impl<'a> Missing<'a> {
+    /// All of an image is there.
+    pub fn nothing(image: &'a Pushed, home: &'a Home) -> Self {
+        Self { image, home, blobs: Vec::new(), is_there: true, about: Vec::new(), tags: Vec::new() }
+    }
+
+    /// Whether all of it is there.
+    pub fn is_nothing(&self) -> bool {
+        self.is_complete() && self.tags.is_empty()
+    }
+
+    /// Whether only names may be missing.
+    fn is_complete(&self) -> bool {
+        self.is_there && self.about.is_empty()
+    }
 }
 
 /// What is missing at a registry.
@@ -94,7 +115,7 @@ impl Change for Bringing<'_> {
     fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let mut counted = BTreeSet::new();
-        for missing in self.missing.iter().filter(|missing| !missing.is_there) {
+        for missing in self.missing.iter().filter(|missing| !missing.is_complete()) {
             // What another repository gets first is only taken over.
             let sizes: Vec<u64> = missing
                 .blobs
@@ -104,6 +125,7 @@ impl Change for Bringing<'_> {
                 .collect();
             let name = format!("{}:{}", missing.home.path, missing.home.content_tag);
             lines.push(match sizes.len() {
+                0 if missing.is_there => format!("attach to {name}"),
                 0 => format!("name {name}"),
                 1 => format!("{name} 1 blob, {}", size_text(sizes[0])),
                 count => format!("{name} {count} blobs, {}", size_text(sizes.iter().sum())),
@@ -128,7 +150,7 @@ impl Change for Bringing<'_> {
         let watch = Told::named(self.registry, reach, self.bytes());
         let (mut there, mut sent, cas) = (self.there.clone(), 0, &reach.cache.cas);
         let mut first = None;
-        for missing in self.missing.iter().filter(|missing| !missing.is_there) {
+        for missing in self.missing.iter().filter(|missing| !missing.is_complete()) {
             let place = self.effect.place(missing.home, &mut first, reach, &watch)?;
             for blob in &missing.blobs {
                 let from = self.source(&place, missing, blob, &there)?;
@@ -138,14 +160,21 @@ impl Change for Bringing<'_> {
                 }
                 there.insert(blob.digest, missing.home.path.clone());
             }
-            for document in &missing.image.documents {
-                if document.digest != missing.image.descriptor.digest {
-                    let blob = Blob { digest: document.digest, size: document.size };
-                    let bytes = bytes(&self.effect.parts, &blob, cas)?;
-                    place.put(&document.digest.to_string(), &document.media_type, &bytes)?;
+            if !missing.is_there {
+                for document in &missing.image.documents {
+                    if document.digest != missing.image.descriptor.digest {
+                        let blob = Blob { digest: document.digest, size: document.size };
+                        let bytes = bytes(&self.effect.parts, &blob, cas)?;
+                        place.put(&document.digest.to_string(), &document.media_type, &bytes)?;
+                    }
                 }
+                self.name(&place, missing, &missing.home.content_tag, reach)?;
             }
-            self.name(&place, missing, &missing.home.content_tag, reach)?;
+            for About { subject, manifest, descriptor, .. } in &missing.about {
+                let bytes = bytes(&self.effect.parts, manifest, cas)?;
+                place.put(&manifest.digest.to_string(), MANIFEST, &bytes)?;
+                place.list_about(subject, &manifest.digest, descriptor)?;
+            }
         }
         Ok(sent)
     }

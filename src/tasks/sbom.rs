@@ -142,7 +142,7 @@ impl Reader for Programs<'_> {
 
     fn part(&mut self, item: &Item, part: &Part) -> Result<()> {
         let Part::Blob(blob) = part else { return Ok(()) };
-        if item.kind != Kind::File || item.mode & 0o111 == 0 {
+        if item.kind != Kind::File || item.attributes.mode & 0o111 == 0 {
             return Ok(());
         }
         let open = || self.cache.cas.open(blob);

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::cache::cas::Cas;
@@ -23,8 +24,23 @@ const DEEPEST: usize = 4;
 pub struct Shipped {
     /// The image.
     pub image: Image,
-    /// Its content.
+    /// Its content, and that of documents about it.
     pub parts: BTreeMap<Digest, Part>,
+    /// Documents about it.
+    pub about: Vec<About>,
+}
+
+/// A document about an image, as plain data.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct About {
+    /// The manifest that it is about.
+    pub subject: Digest,
+    /// Its own manifest.
+    pub manifest: Blob,
+    /// What lists say of that.
+    pub descriptor: Value,
+    /// Its blobs.
+    pub blobs: Vec<Blob>,
 }
 
 /// What an image task that is done gave, to be shipped from a project with this name.
@@ -39,7 +55,12 @@ pub fn read(cas: &Cas, value: &Digest, fallback: &str) -> Result<Shipped> {
     let layout = Layout { cas, value };
     let index = layout.json("index.json")?;
     let (mut top, mut tags): (Option<Value>, Vec<String>) = (None, Vec::new());
+    let (mut found, mut about) = (Found::default(), Vec::new());
     for entry in entries(&index, "manifests") {
+        if entry.get("artifactType").is_some() {
+            about.push(layout.about(entry, &mut found.parts)?);
+            continue;
+        }
         let plain = index::without_name(entry);
         if top.as_ref().is_some_and(|top| *top != plain) {
             return Err(Failure::new("the layout has several images").into());
@@ -59,11 +80,10 @@ pub fn read(cas: &Cas, value: &Digest, fallback: &str) -> Result<Shipped> {
         repositories.push(fallback);
     }
     let content_tags = repositories.into_iter().map(|name| content_tag(name, &manifest)).collect();
-    let mut found = Found::default();
     layout.collect(&descriptor, 0, &mut found)?;
     let blobs = found.layers.into_iter().chain(found.configs).chain(found.manifests).collect();
     let image = Image { content_tags, tags, descriptor, blobs, variants: found.variants };
-    Ok(Shipped { image, parts: found.parts })
+    Ok(Shipped { image, parts: found.parts, about })
 }
 
 /// The repository of an image without tags.
@@ -143,15 +163,28 @@ impl Layout<'_> {
         serde_json::from_slice(&bytes).map_err(|error| Failure::new(format!("`{path}`: {error}")).into())
     }
 
+    /// A document about an image.
+    fn about(&self, descriptor: &Value, parts: &mut BTreeMap<Digest, Part>) -> Result<About> {
+        let manifest = index::blob(descriptor)?;
+        let document = self.json(&format!("blobs/sha256/{}", manifest.digest.hex()))?;
+        let blobs = entries(&document, "layers").iter().chain(document.get("config"));
+        let blobs = blobs.map(index::blob).collect::<Result<Vec<_>>>()?;
+        for blob in blobs.iter().chain([&manifest]) {
+            self.take(blob, parts)?;
+        }
+        let subject = index::blob(&document["subject"])?.digest;
+        Ok(About { subject, manifest, descriptor: descriptor.clone(), blobs })
+    }
+
     /// Takes a descriptor's blob; false if it is there already.
-    fn take(&self, blob: &Blob, found: &mut Found) -> Result<bool> {
+    fn take(&self, blob: &Blob, parts: &mut BTreeMap<Digest, Part>) -> Result<bool> {
         let path = format!("blobs/sha256/{}", blob.digest.hex());
         let (part, size) = self.part(&path)?;
         if size != blob.size {
             let message = format!("`{path}` has {size} bytes, not {}", blob.size);
             return Err(Failure::new(message).into());
         }
-        Ok(found.parts.insert(blob.digest, part).is_none())
+        Ok(parts.insert(blob.digest, part).is_none())
     }
 
     /// What an image is on hosts of one platform.
@@ -196,18 +229,18 @@ impl Layout<'_> {
         }
         for layer in entries(&document, "layers") {
             let layer = index::blob(layer)?;
-            if self.take(&layer, found)? {
+            if self.take(&layer, &mut found.parts)? {
                 found.layers.push(layer);
             }
         }
         if let Some(config) = document.get("config") {
             let config = index::blob(config)?;
-            if self.take(&config, found)? {
+            if self.take(&config, &mut found.parts)? {
                 found.configs.push(config);
             }
             found.variants.push(self.variant(descriptor, &document, config)?);
         }
-        if self.take(&blob, found)? {
+        if self.take(&blob, &mut found.parts)? {
             found.manifests.push(blob);
         }
         Ok(())

@@ -6,6 +6,8 @@ mod daemon;
 mod hostile;
 mod pull;
 mod push;
+mod referrers;
+mod urls;
 
 use std::process::Command;
 

@@ -7,6 +7,7 @@ mod call;
 mod credentials;
 mod pull;
 mod push;
+mod referrers;
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;

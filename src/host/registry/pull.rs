@@ -10,7 +10,7 @@ use super::Place;
 use super::call::{Ask, Patience};
 use crate::digest::{Blob, Digest, Hasher};
 use crate::error::{Error, Result, io_words};
-use crate::host::http::broken;
+use crate::host::http::{begins_at, broken};
 use crate::host::node::Trouble;
 
 /// So much of a blob is worth as many tries as all of it.
@@ -98,52 +98,33 @@ impl Place<'_> {
         if from > 0 {
             ask.header("range", &format!("bytes={from}-"));
         }
-        let mut answer = self.call(&ask)?;
-        let mut skip = match answer.status() {
-            // Who does not know ranges sends it all again.
-            StatusCode::OK => from,
-            StatusCode::PARTIAL_CONTENT => {
-                let range = text(answer.headers(), "content-range");
-                if !range.starts_with(&format!("bytes {from}-")) {
-                    return Err(self.failed("it goes on at another byte than it was asked for").into());
-                }
-                0
-            }
-            _ => return Err(self.refused(&format!("read `{}`", blob.digest), answer).into()),
-        };
-        let expected = blob.size - from + skip;
-        if let Some(length) = answer.content_length().filter(|length| *length != expected) {
-            let (digest, all) = (blob.digest, length + from - skip);
+        let answer = self.call(&ask)?;
+        if !matches!(answer.status(), StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
+            return Err(self.refused(&format!("read `{}`", blob.digest), answer).into());
+        }
+        let odd = || self.failed("it goes on at another byte than it was asked for");
+        let start = begins_at(&answer, from).ok_or_else(odd)?;
+        if let Some(length) = answer.content_length().filter(|length| *length != blob.size - start) {
+            let (digest, all) = (blob.digest, length + start);
             return Err(self.failed(format!("it has {all} bytes of `{digest}`, not {}", blob.size)).into());
         }
-        let (http, watch, mut done) = (self.http()?, self.around.watch, 0);
-        loop {
-            let piece = match http.piece(watch, &mut answer)? {
-                Ok(Some(piece)) => piece,
-                Ok(None) if from + done < blob.size => {
-                    return Ok((done, Some("the line is cut: it ended early".into())));
-                }
-                Ok(None) => return Ok((done, None)),
-                Err(error) => {
-                    let mut patience = Patience::new();
-                    let why = self.worth_it(broken(error), &mut patience)?;
-                    return Ok((done, Some(why)));
-                }
-            };
-            let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(piece.len());
-            skip -= skipped as u64;
-            let piece = &piece[skipped..];
-            if from + done + piece.len() as u64 > blob.size {
-                return Err(self
-                    .failed(format!("it has more than {} bytes of `{}`", blob.size, blob.digest))
-                    .into());
+        let mut done = 0;
+        let ended = self.http()?.pour(self.around.watch, answer, from - start, &mut |piece| {
+            done += piece.len() as u64;
+            if from + done > blob.size {
+                let (size, digest) = (blob.size, blob.digest);
+                return Err(self.failed(format!("it has more than {size} bytes of `{digest}`")).into());
             }
             hasher.update(piece);
             to.write_all(piece)
-                .map_err(|error| Error::failed(format!("keep what came: {}", io_words(&error))))?;
-            done += piece.len() as u64;
-            watch.moved(piece.len() as u64);
-        }
+                .map_err(|error| Error::failed(format!("keep what came: {}", io_words(&error))))
+        })?;
+        let why = match ended {
+            Ok(()) if from + done < blob.size => Some("the line is cut: it ended early".into()),
+            Ok(()) => None,
+            Err(error) => Some(self.worth_it(broken(error), &mut Patience::new())?),
+        };
+        Ok((done, why))
     }
 }
 
