@@ -15,6 +15,7 @@ use super::Address;
 use super::folder;
 use super::limit::Limit;
 use super::master::{self, Master};
+use super::ways::{self, Making};
 use crate::error::{Error, Failure, io_words};
 use crate::host::node::{Trouble, Watch};
 
@@ -22,8 +23,6 @@ use crate::host::node::{Trouble, Watch};
 pub const PARALLEL: usize = 32;
 /// Sessions on a connection: sshd allows ten.
 const SESSIONS: usize = 8;
-/// Connections that are made at the same time: sshd begins to refuse at ten.
-const CONNECTING: usize = 8;
 /// How often it is looked whether the user wants to stop.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -42,7 +41,7 @@ pub struct Links {
 #[derive(Default)]
 struct State {
     links: BTreeMap<String, Entry>,
-    connecting: usize,
+    making: Making,
     turn: u64,
 }
 
@@ -163,14 +162,21 @@ impl Links {
                     continue;
                 }
                 None => {
-                    if state.connecting < CONNECTING
-                        && let Some(idle) = self.room(&mut state)
-                    {
-                        state.links.insert(name.to_string(), Entry::Connecting);
-                        state.connecting += 1;
+                    if state.making.may(name) {
+                        if let Some(idle) = self.room(&mut state) {
+                            state.links.insert(name.to_string(), Entry::Connecting);
+                            state.making.begin(name, address);
+                            drop(state);
+                            drop(idle);
+                            break;
+                        }
+                    } else if let Some((host, address)) = state.making.unknown(name, address) {
                         drop(state);
-                        drop(idle);
-                        break;
+                        let way = ways::ask(&address, root, &self.env);
+                        state = self.state();
+                        state.making.know(host, way);
+                        self.changed.notify_all();
+                        continue;
                     }
                 }
             }
@@ -178,7 +184,7 @@ impl Links {
         }
         let connected = self.connect(name, address, root, watch);
         let mut state = self.state();
-        state.connecting -= 1;
+        state.making.end(name);
         state.links.remove(name);
         let guard = match connected {
             Ok(link) => {

@@ -1,5 +1,6 @@
 //! Hosts by ssh: the user's own `ssh` program holds one connection to each (`master`), and sessions on it
-//! run what is wanted under one constant wrapper (`wrapper`, `talk`). `links` keeps the connections,
+//! run what is wanted under one constant wrapper (`wrapper`, `talk`). `links` keeps the connections, `ways`
+//! counts those in the making,
 //! `files` is files there, `node` is the whole as a host like any other. Knows no task.
 
 mod files;
@@ -11,6 +12,7 @@ mod master;
 mod node;
 mod talk;
 pub mod trust;
+mod ways;
 mod wrapper;
 
 use serde::{Deserialize, Serialize};
