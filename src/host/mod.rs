@@ -24,7 +24,7 @@ mod inside;
 pub mod launch;
 pub mod machine;
 pub mod node;
-mod passing;
+pub mod passing;
 pub mod process;
 #[cfg(test)]
 mod process_tests;

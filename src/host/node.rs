@@ -103,8 +103,31 @@ impl File {
     }
 }
 
-/// Whether a file has the owner that is wanted.
-fn is_owner(wanted: Option<&str>, found: Option<&Owner>) -> bool {
+/// What is wanted at a path and has no content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bare {
+    /// Its path there, as a file's.
+    pub path: String,
+    /// What it is.
+    #[serde(flatten)]
+    pub shape: Shape,
+    /// Whose it is, as a file's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+}
+
+/// What has no content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Shape {
+    /// A symbolic link with this target, whatever that leads to.
+    Link(String),
+    /// A folder with these permission bits.
+    Folder(#[serde(with = "octal")] u32),
+}
+
+/// Whether something has the owner that is wanted.
+pub fn is_owner(wanted: Option<&str>, found: Option<&Owner>) -> bool {
     let (Some(wanted), Some(found)) = (wanted, found) else { return true };
     let (user, group) = match wanted.split_once(':') {
         Some((user, group)) => (user, Some(group)),
@@ -210,8 +233,10 @@ pub mod octal {
 /// All that is asked of a host at once.
 #[derive(Clone, Debug, Default)]
 pub struct Question<'a> {
-    /// Files.
+    /// Files, links, folders.
     pub files: Vec<Asked>,
+    /// Folders of which all is told that is in them.
+    pub folders: Vec<String>,
     /// Images.
     pub images: &'a [Image],
 }
@@ -225,13 +250,39 @@ pub struct Asked {
     pub size: Option<u64>,
 }
 
+impl Asked {
+    /// A path of which only is asked what kind of thing is there: no file is read for it.
+    pub fn kind(path: &str) -> Self {
+        Self { path: path.to_string(), size: Some(u64::MAX) }
+    }
+}
+
 /// What a host says.
 #[derive(Clone, Debug, Default)]
 pub struct Answer {
     /// What is at each path, in the order of the question.
     pub files: Vec<Found>,
+    /// What is in each folder, in the order of the question.
+    pub folders: Vec<Listing>,
     /// What there is of each image, in the order of the question.
     pub images: Vec<Standing>,
+}
+
+/// What is in a folder and below it; links are not followed, and other file systems not entered. Left out is
+/// what a send that was cut off has left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listing {
+    /// There is nothing at its path.
+    Nothing,
+    /// There is something else than a folder: a link, a file.
+    Other,
+    /// It is a folder.
+    Folder {
+        /// Its path without links.
+        real: String,
+        /// The paths in it, from there, and whether each is a folder.
+        inside: Vec<(String, bool)>,
+    },
 }
 
 /// What there is of an image.
@@ -260,22 +311,89 @@ pub enum Found {
     /// A regular file of another size than asked for.
     Differs,
     /// A symbolic link; it is not followed, and is replaced by what is sent.
-    Link,
-    /// Something else, in words: `a folder`.
-    Other(&'static str),
+    Link {
+        /// Its target, if that can be told.
+        target: Option<String>,
+        /// Whose it is, where that is known.
+        owner: Option<Owner>,
+    },
+    /// A folder.
+    Folder {
+        /// Permission bits.
+        mode: u32,
+        /// Whose it is, where that is known.
+        owner: Option<Owner>,
+    },
+    /// Something else.
+    Other,
+}
+
+impl Found {
+    /// What it is, in words.
+    pub fn words(&self) -> &'static str {
+        match self {
+            Self::Nothing => "not there",
+            Self::File { .. } | Self::Differs => "a file",
+            Self::Link { .. } => "a link",
+            Self::Folder { .. } => "a folder",
+            Self::Other => "a socket, pipe or device",
+        }
+    }
+}
+
+/// Something that is to be removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// Its path as people know it.
+    pub path: String,
+    /// The folder that nothing is removed outside of: its path without links.
+    pub root: String,
+    /// The path from there, on which there is no link.
+    pub inside: String,
+    /// Whether it is a folder; it must be empty by then.
+    pub is_folder: bool,
+}
+
+/// Whether what is sent may leave traces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Trace {
+    /// Yes: digests in names and messages, partial files that are gone on with.
+    #[default]
+    Left,
+    /// No: it is secret.
+    None,
 }
 
 /// What is sent to a host, in this order, as one stream.
 #[derive(Clone, Debug, Default)]
 pub struct Load<'a> {
+    /// What stands in the way of the rest.
+    pub before: Vec<Gone>,
+    /// Links and folders to make, folders before what is in them.
+    pub bare: Vec<Bare>,
     /// Files to place or to replace, with where their content comes from.
     pub files: Vec<(File, Part)>,
     /// Files whose content is there, but not with these permission bits or this owner.
     pub modes: Vec<File>,
+    /// Folders that get these permission bits and this owner, when all that goes into them is there.
+    pub folders: Vec<Bare>,
+    /// What is removed when all the rest is there, from the inside out.
+    pub after: Vec<Gone>,
+    /// Whether it may leave traces.
+    pub trace: Trace,
     /// Blobs that images are made of, each once.
     pub blobs: Vec<(Blob, Part)>,
     /// The images that get their names that never move once all of them is there.
     pub images: Vec<&'a Image>,
+}
+
+impl Load<'_> {
+    /// Whether something is said of files.
+    pub fn has_files(&self) -> bool {
+        let removes = !self.before.is_empty() || !self.after.is_empty();
+        let bare = !self.bare.is_empty() || !self.folders.is_empty();
+        removes || bare || !self.files.is_empty() || !self.modes.is_empty()
+    }
 }
 
 /// A host, reached.
@@ -298,7 +416,8 @@ pub trait Node {
     /// Sees that files and all that images are made of are there; the error names the first that is not.
     fn check(&self, files: &[File], images: &[Image]) -> Result<(), Trouble> {
         let asked = |file: &File| Asked { path: file.path.clone(), size: Some(file.blob.size) };
-        let answer = self.ask(&Question { files: files.iter().map(asked).collect(), images })?;
+        let files_asked = files.iter().map(asked).collect();
+        let answer = self.ask(&Question { files: files_asked, images, ..Question::default() })?;
         let lost = |what: &str, who: &str, hint: &str| {
             let message = format!("`{what}` was sent, but it is not there{who}");
             Err(Failure::new(message).hint(format!("somebody else may have {hint} it: run again")).into())
@@ -323,6 +442,19 @@ pub trait Memory: Sync {
     fn remember(&self, stamp: &Stamp, digest: Digest, at: i64);
     /// This process has just written a file.
     fn wrote(&self, path: PathBuf, stamp: Stamp, digest: Digest);
+}
+
+/// Remembers nothing.
+pub struct Forgetful;
+
+impl Memory for Forgetful {
+    fn recall(&self, _: &Stamp) -> Option<Digest> {
+        None
+    }
+
+    fn remember(&self, _: &Stamp, _: Digest, _: i64) {}
+
+    fn wrote(&self, _: PathBuf, _: Stamp, _: Digest) {}
 }
 
 /// Whoever watches what goes on at a host.

@@ -253,6 +253,7 @@ impl Links {
             total: self.limit.clone(),
             master,
             broken: AtomicBool::new(false),
+            zstd: AtomicBool::new(false),
             places: Mutex::new(SESSIONS),
             freed: Condvar::new(),
         })
@@ -288,6 +289,7 @@ pub struct Link {
     total: Arc<OnceLock<Limit>>,
     master: Master,
     broken: AtomicBool,
+    zstd: AtomicBool,
     places: Mutex<usize>,
     freed: Condvar,
 }
@@ -327,6 +329,16 @@ impl Link {
     /// Whether nothing may go faster than some rate.
     pub fn is_limited(&self) -> bool {
         self.limit.is_some() || self.total.get().is_some()
+    }
+
+    /// Whether the host has zstd; not so before it was asked.
+    pub fn has_zstd(&self) -> bool {
+        self.zstd.load(Ordering::Relaxed)
+    }
+
+    /// The host said whether it has zstd.
+    pub fn know_zstd(&self, has: bool) {
+        self.zstd.store(has, Ordering::Relaxed);
     }
 
     fn is_whole(&self) -> bool {

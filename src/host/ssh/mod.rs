@@ -1,7 +1,7 @@
 //! Hosts by ssh: the user's own `ssh` program holds one connection to each (`master`), and sessions on it
 //! run what is wanted under one constant wrapper (`wrapper`, `talk`). `links` keeps the connections, `ways`
 //! counts those in the making,
-//! `files` is files there, `node` is the whole as a host like any other. Knows no task.
+//! `files` is files there (`placing` sends them, `packing` packs what pays), `node` is the whole as a host like any other. Knows no task.
 
 mod files;
 mod files_script;
@@ -10,6 +10,8 @@ mod limit;
 mod links;
 mod master;
 mod node;
+mod packing;
+mod placing;
 mod talk;
 pub mod trust;
 mod ways;
