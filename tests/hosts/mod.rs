@@ -2,4 +2,7 @@
 
 mod connect;
 mod files;
+mod folders;
 mod images;
+mod secrets;
+mod wire;

@@ -12,9 +12,8 @@ use crate::recipe::Sink;
 pub const LEAST: u64 = 64 << 10;
 /// What is looked at to see whether it pays, in bytes.
 const SAMPLE: usize = 64 << 10;
-/// What goes as it is before the next look, in bytes; doubled with each that found nothing.
-const RUN: u64 = 8 << 20;
-const LONGEST_RUN: u64 = 128 << 20;
+/// What goes as it is before the next look, in bytes.
+const RUN: u64 = 4 << 20;
 /// Packed content goes in pieces of at least this many bytes, because each costs the host a process.
 const PIECE: usize = 192 << 10;
 /// How many bytes are packed before it is looked at again whether that pays.
@@ -35,7 +34,6 @@ pub struct Packing<'a> {
     /// What is still to come.
     left: u64,
     run: Run,
-    longest: u64,
 }
 
 enum Run {
@@ -50,7 +48,7 @@ enum Run {
 impl<'a> Packing<'a> {
     /// Sends `size` bytes less the first `skip`.
     pub fn new(to: &'a mut dyn Sink, size: u64, skip: u64) -> Self {
-        Self { to, skip, left: size.saturating_sub(skip), run: Run::Looking(Vec::new()), longest: RUN }
+        Self { to, skip, left: size.saturating_sub(skip), run: Run::Looking(Vec::new()) }
     }
 
     /// Takes bytes, and says how many: the rest is for another run.
@@ -115,8 +113,7 @@ impl<'a> Packing<'a> {
             self.run = Run::Zstd(Box::new(encoder), size, 0);
             return if self.left == 0 { self.end() } else { Ok(()) };
         }
-        let run = (size + self.left).min(self.longest);
-        self.longest = (self.longest * 2).min(LONGEST_RUN);
+        let run = (size + self.left).min(RUN);
         self.to.bytes(format!("plain {run}\n").as_bytes())?;
         self.to.bytes(sample)?;
         self.run = match run - size {
@@ -307,7 +304,7 @@ mod tests {
         // Either is found within the other.
         let mixed = [&noise[..], &text, &noise].concat();
         let size = pack(&mixed, 0, 300_000).len();
-        assert!((18 << 20..27 << 20).contains(&size), "{size}");
+        assert!((18 << 20..23 << 20).contains(&size), "{size}");
         assert!(unpack(&pack(&mixed, 12_345, 300_000)) == mixed[12_345..]);
     }
 }
