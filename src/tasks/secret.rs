@@ -59,6 +59,7 @@ impl Source {
             Self::Host { node: spec, path } => {
                 shipping::allowed(spec, reach.network)?;
                 let watch = Told::source(&spec.name, reach.stop, &Quiet, None);
+                reach.links.set_beside(&spec.name);
                 node::open(spec, reach.root, reach.links, &Forgetful, &watch)
                     .and_then(|node| node.read(path, 0, sink))
                     .map_err(|trouble| shipping::failed(&spec.name, trouble))

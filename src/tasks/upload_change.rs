@@ -294,7 +294,7 @@ fn gone_lines<'g>(all: impl Iterator<Item = &'g Gone>) -> Vec<String> {
         match above {
             None => tops.push((gone, 0)),
             Some((at, _)) => {
-                let top = tops.iter_mut().find(|(top, _)| top.path == gone.path[..at]);
+                let top = tops.iter_mut().rev().find(|(top, _)| top.path == gone.path[..at]);
                 if let Some((_, count)) = top {
                     *count += 1;
                 }

@@ -151,7 +151,9 @@ fn a_secret_goes_from_host_to_host_and_leaves_no_trace() {
     let (a, b) = (Node::new("a", Kind::Plain), Node::new("b", Kind::Plain));
     let tasks = "[fetch.token]\nhost = 'a'\npath = '/srv/token'\nsecret = true\n\
                  [upload.u]\nfrom = 'fetch.token'\nhosts = 'b'\nto = '/srv/keys/it'\nsecret = true\n";
-    let project = Project::new().config(&format!("{}{tasks}", rig::hosts(&[&a, &b], "")));
+    // One host at a time, and the one that is read from besides.
+    let head = "[project]\nname = 'p'\nparallel_hosts = 1\n";
+    let project = Project::new().config(&format!("{head}{}{tasks}", rig::hosts(&[&a, &b], "")));
     rig::introduce(&project, &[&a, &b], "root");
     let done = project.run("u").failure(1).stderr;
     assert!(done.contains("there is no `/srv/token` on `a`"), "{done}");

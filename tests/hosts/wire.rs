@@ -22,11 +22,12 @@ fn noise(size: usize, seed: u8) -> Vec<u8> {
 /// Text as logs have it: it packs to a quarter or less.
 fn text(size: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for line in 0.. {
+    for line in 0_u64.. {
         if bytes.len() >= size {
             break;
         }
-        bytes.extend(format!("line {line} says {} and nothing else\n", line * 7919 % 10_007).bytes());
+        let number = line.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        bytes.extend(format!("line {line} says {number:016x} and nothing else\n").bytes());
     }
     bytes.truncate(size);
     bytes
@@ -62,7 +63,7 @@ fn what_packs_goes_packed_and_comes_out_as_it_was() {
         );
         sent.push(bytes_sent);
     }
-    assert!(sent[0] < (12 << 20) + 100 && sent[1] < 8 << 20, "{sent:?}");
+    assert!(sent[0] == 12 << 20 && sent[1] < 8 << 20, "{sent:?}");
     assert!((10 << 20..17 << 20).contains(&sent[2]), "{sent:?}");
     project.run("u").nothing();
     // Cut while it is packed, it goes on.
@@ -71,6 +72,7 @@ fn what_packs_goes_packed_and_comes_out_as_it_was() {
     let failed = project.run("u").failure(1);
     let first = failed.sent("upload.u")["n"];
     node.quiet();
+    assert!(failed.stderr.contains("the connection to `n` was lost"), "{}", failed.stderr);
     let part: u64 = node.sh("stat -c %s /srv/x/.vcbuild-*.part").trim().parse().unwrap();
     assert!(part > 6 << 20, "{part}");
     line.mend();
@@ -126,7 +128,7 @@ fn a_fetch_goes_on_in_the_next_run() {
     line.cut(4 << 20);
     project.run("f").failure(1);
     let [part] = parts()[..] else { panic!("{:?}", parts()) };
-    assert!((6 << 20..9 << 20).contains(&part), "{part}");
+    assert!((4 << 20..9 << 20).contains(&part), "{part}");
     line.mend();
     let came = fetched(&bytes);
     assert!(came < (17 << 20) - part as usize, "{came} after {part}");

@@ -150,7 +150,9 @@ while IFS=" " read -r op a b c d e; do
     fi
     name=${path##*/}
     [ ! -d "$path" ] || [ -L "$path" ] || fail folder
-    (umask 077; head -c "$a" >"$part/$name") || fail write
+    umask 077
+    head -c "$a" >"$part/$name" || fail write
+    umask 022
     names=$names$name$NL
     modes="$modes$b $name$NL"
     sums="$sums$c *$name$NL"

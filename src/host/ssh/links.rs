@@ -1,7 +1,7 @@
 //! Connections to hosts: at most one to each, held while it is of use, and never more than so many at
 //! once. Does not know what is done with them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -42,6 +42,8 @@ pub struct Links {
 struct State {
     links: BTreeMap<String, Entry>,
     making: Making,
+    /// Hosts that do not count: somebody who is at another one needs them.
+    beside: BTreeSet<String>,
     turn: u64,
 }
 
@@ -117,6 +119,12 @@ impl Links {
         }
     }
 
+    /// A host is read from while others are written to: it is held besides as many as there may be, because
+    /// they could all wait for it.
+    pub fn set_beside(&self, name: &str) {
+        self.state().beside.insert(name.to_string());
+    }
+
     /// How many hosts at once.
     pub fn parallel(&self) -> usize {
         self.parallel.load(Ordering::SeqCst)
@@ -163,7 +171,7 @@ impl Links {
                 }
                 None => {
                     if state.making.may(name) {
-                        if let Some(idle) = self.room(&mut state) {
+                        if let Some(idle) = self.room(name, &mut state) {
                             state.links.insert(name.to_string(), Entry::Connecting);
                             state.making.begin(name, address);
                             drop(state);
@@ -205,13 +213,18 @@ impl Links {
     }
 
     /// Room for one more connection, if there is any; the one that was idle longest makes way.
-    fn room(&self, state: &mut State) -> Option<Option<Entry>> {
-        let held = state.links.values().filter(|entry| !matches!(entry, Entry::Absent(_))).count();
-        if held < self.parallel() {
+    fn room(&self, name: &str, state: &mut State) -> Option<Option<Entry>> {
+        let counts = |(name, entry): &(&String, &Entry)| {
+            !matches!(entry, Entry::Absent(_)) && !state.beside.contains(*name)
+        };
+        let held = state.links.iter().filter(counts).count();
+        if held < self.parallel() || state.beside.contains(name) {
             return Some(None);
         }
         let idle = state.links.iter().filter_map(|(name, entry)| match entry {
-            Entry::Held { users: 0, turn, .. } => Some((*turn, name.clone())),
+            Entry::Held { users: 0, turn, .. } if !state.beside.contains(name) => {
+                Some((*turn, name.clone()))
+            }
             _ => None,
         });
         let (_, name) = idle.min()?;

@@ -26,9 +26,15 @@ fn pays(packed: u64, plain: u64) -> bool {
     packed < plain / 4 * 3
 }
 
+/// Where content goes, with words between that are not counted as content.
+pub trait Wire: Sink {
+    /// Sends words of the protocol.
+    fn words(&mut self, words: &str) -> Result<()>;
+}
+
 /// Sends content in runs, as the script on the host reads them. At the end it wants `finish`.
 pub struct Packing<'a> {
-    to: &'a mut dyn Sink,
+    to: &'a mut dyn Wire,
     /// What is there already.
     skip: u64,
     /// What is still to come.
@@ -47,7 +53,7 @@ enum Run {
 
 impl<'a> Packing<'a> {
     /// Sends `size` bytes less the first `skip`.
-    pub fn new(to: &'a mut dyn Sink, size: u64, skip: u64) -> Self {
+    pub fn new(to: &'a mut dyn Wire, size: u64, skip: u64) -> Self {
         Self { to, skip, left: size.saturating_sub(skip), run: Run::Looking(Vec::new()) }
     }
 
@@ -85,7 +91,7 @@ impl<'a> Packing<'a> {
                 if ready >= PIECE {
                     let piece = std::mem::take(encoder.get_mut());
                     *packed += ready as u64;
-                    self.to.bytes(format!("{ready}\n").as_bytes())?;
+                    self.to.words(&format!("{ready}\n"))?;
                     self.to.bytes(&piece)?;
                 }
                 if self.left == 0 {
@@ -107,14 +113,14 @@ impl<'a> Packing<'a> {
         let size = sample.len() as u64;
         let packed = zstd::bulk::compress(sample, LEVEL).map_err(|error| odd(&error))?;
         if pays(packed.len() as u64, size) {
-            self.to.bytes(b"zstd\n")?;
+            self.to.words("zstd\n")?;
             let mut encoder = Encoder::new(Vec::new(), LEVEL).map_err(|error| odd(&error))?;
             encoder.write_all(sample).map_err(|error| odd(&error))?;
             self.run = Run::Zstd(Box::new(encoder), size, 0);
             return if self.left == 0 { self.end() } else { Ok(()) };
         }
         let run = (size + self.left).min(RUN);
-        self.to.bytes(format!("plain {run}\n").as_bytes())?;
+        self.to.words(&format!("plain {run}\n"))?;
         self.to.bytes(sample)?;
         self.run = match run - size {
             0 => Run::Looking(Vec::new()),
@@ -127,9 +133,9 @@ impl<'a> Packing<'a> {
     fn end(&mut self) -> Result<()> {
         if let Run::Zstd(encoder, ..) = std::mem::replace(&mut self.run, Run::Looking(Vec::new())) {
             let piece = encoder.finish().map_err(|error| odd(&error))?;
-            self.to.bytes(format!("{}\n", piece.len()).as_bytes())?;
+            self.to.words(&format!("{}\n", piece.len()))?;
             self.to.bytes(&piece)?;
-            self.to.bytes(b"0\n")?;
+            self.to.words("0\n")?;
         }
         Ok(())
     }
@@ -137,7 +143,7 @@ impl<'a> Packing<'a> {
     /// Says that this is all.
     pub fn finish(mut self) -> Result<()> {
         self.end()?;
-        self.to.bytes(b"end\n")
+        self.to.words("end\n")
     }
 }
 
@@ -213,6 +219,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    impl Wire for Vec<u8> {
+        fn words(&mut self, words: &str) -> Result<()> {
+            self.bytes(words.as_bytes())
+        }
+    }
 
     /// Does what the script does.
     fn unpack(mut wire: &[u8]) -> Vec<u8> {

@@ -4,7 +4,7 @@
 use super::Talk;
 use super::files::Files;
 use super::files_script::RESUMED;
-use super::packing::{self, Packing};
+use super::packing::{self, Packing, Wire};
 use crate::error::{Error, Result};
 use crate::host::node::{Bare, File, Gone, Load, Shape, Trace, Trouble, Watch};
 use crate::recipe::{Content, Part, Recipe, Sink};
@@ -266,15 +266,27 @@ struct Stream<'a, 'b> {
     trouble: Option<Trouble>,
 }
 
+impl Stream<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.talk.write(bytes).map_err(|trouble| {
+            self.trouble = Some(trouble);
+            Error::failed("the host takes no more")
+        })
+    }
+}
+
+impl Wire for Stream<'_, '_> {
+    fn words(&mut self, words: &str) -> Result<()> {
+        self.write(words.as_bytes())
+    }
+}
+
 impl Sink for Stream<'_, '_> {
     fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
         let skipped = self.skip.min(bytes.len() as u64);
         self.skip -= skipped;
         let bytes = &bytes[usize::try_from(skipped).unwrap_or(bytes.len())..];
-        if let Err(trouble) = self.talk.write(bytes) {
-            self.trouble = Some(trouble);
-            return Err(Error::failed("the host takes no more"));
-        }
+        self.write(bytes)?;
         *self.sent += bytes.len() as u64;
         self.watch.moved(bytes.len() as u64);
         Ok(())
