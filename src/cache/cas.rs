@@ -402,7 +402,7 @@ mod tests {
         // A partial that is wrong costs a second try, no more.
         let mut wrong = bytes[..1_000_010].to_vec();
         wrong[5] ^= 1;
-        std::fs::write(&part, wrong).unwrap();
+        fs::write(&part, &wrong, 0o644, fs::Durability::Cache).unwrap();
         assert_eq!(until(bytes.len(), Ok(true)), Ok(true));
         assert!(cas.read(blob).unwrap() == bytes && !part.exists());
         // What is not what it was leaves nothing.

@@ -143,10 +143,18 @@ impl Files<'_> {
         });
         let resumed = RESUMED.to_string();
         let talk = self.start(PLACE, &[&resumed])?;
-        let mut placing =
-            Placing { files: self, talk, trace: load.trace, sent: 0, waiting: Vec::new(), few: Vec::new() };
-        if let Err((stuck, subject)) = placing.all(load, &files, content) {
-            return Err(self.why(placing.talk, &subject, stuck));
+        let mut placing = Placing {
+            files: self,
+            talk,
+            trace: load.trace,
+            sent: 0,
+            waiting: Vec::new(),
+            few: Vec::new(),
+            at: "",
+        };
+        if let Err(stuck) = placing.all(load, &files, content) {
+            let subject = placing.subject();
+            return Err(self.why(placing.talk, subject, stuck));
         }
         let sent = placing.sent;
         match placing.talk.finish()? {

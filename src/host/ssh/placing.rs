@@ -36,10 +36,9 @@ pub struct Placing<'a, 'f> {
     pub waiting: Vec<&'f str>,
     /// Small files that are to be placed at once.
     pub few: Vec<&'f File>,
+    /// What it is at.
+    pub at: &'f str,
 }
-
-/// Why it does not go on, and with which path.
-type Stop = (Stuck, String);
 
 fn owner(owner: Option<&String>) -> &str {
     owner.map_or("-", String::as_str)
@@ -52,7 +51,7 @@ impl<'f> Placing<'_, 'f> {
         load: &'f Load<'_>,
         files: &[&'f (File, Part)],
         content: &dyn Content,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Stuck> {
         self.gone(&load.before)?;
         for bare in &load.bare {
             let (path, owner) = (&bare.path, owner(bare.owner.as_ref()));
@@ -63,9 +62,10 @@ impl<'f> Placing<'_, 'f> {
             self.order(path, &line)?;
         }
         for (file, part) in files {
-            self.file(file, part, content).map_err(|stuck| self.stop(stuck, &file.path))?;
+            self.at = &file.path;
+            self.file(file, part, content)?;
         }
-        self.placed().map_err(|stuck| self.stop(stuck, ""))?;
+        self.placed()?;
         for file in &load.modes {
             let line = format!("set {:04o} {}\n{}\n", file.mode, owner(file.owner.as_ref()), file.path);
             self.order(&file.path, &line)?;
@@ -78,20 +78,17 @@ impl<'f> Placing<'_, 'f> {
             }
         }
         self.gone(&load.after)?;
-        self.hear().map_err(|stuck| self.stop(stuck, ""))?;
-        let last = match files.last() {
-            Some((file, _)) => file.path.as_str(),
-            None => load.modes.last().map_or("", |file| &file.path),
-        };
-        self.write(b"end\n").map_err(|stuck| (stuck, last.to_string()))?;
-        self.said_done().map_err(|stuck| (stuck, last.to_string()))
+        self.hear()?;
+        self.write(b"end\n")?;
+        self.said_done()
     }
 
-    fn stop(&self, stuck: Stuck, path: &str) -> Stop {
-        (stuck, self.waiting.first().copied().unwrap_or(path).to_string())
+    /// What the trouble is with.
+    pub fn subject(&self) -> &'f str {
+        self.waiting.first().copied().unwrap_or(self.at)
     }
 
-    fn gone(&mut self, all: &'f [Gone]) -> Result<(), Stop> {
+    fn gone(&mut self, all: &'f [Gone]) -> Result<(), Stuck> {
         for Gone { path, root, inside, is_folder } in all {
             let kind = if *is_folder { 'd' } else { 'f' };
             self.order(path, &format!("gone {kind}\n{root}\n{inside}\n"))?;
@@ -100,15 +97,13 @@ impl<'f> Placing<'_, 'f> {
     }
 
     /// Sends an order, and hears of earlier ones if there are many.
-    fn order(&mut self, path: &'f str, line: &str) -> Result<(), Stop> {
-        let order = |placing: &mut Self| {
-            if placing.waiting.len() >= WAITING {
-                placing.hear()?;
-            }
-            placing.waiting.push(path);
-            placing.write(line.as_bytes())
-        };
-        order(self).map_err(|stuck| self.stop(stuck, path))
+    fn order(&mut self, path: &'f str, line: &str) -> Result<(), Stuck> {
+        self.at = path;
+        if self.waiting.len() >= WAITING {
+            self.hear()?;
+        }
+        self.waiting.push(path);
+        self.write(line.as_bytes())
     }
 
     fn file(&mut self, file: &'f File, part: &Part, content: &dyn Content) -> Result<(), Stuck> {

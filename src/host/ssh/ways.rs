@@ -57,8 +57,8 @@ impl Making {
     /// given once.
     pub fn unknown(&mut self, host: &str, address: &Address) -> Option<(String, Address)> {
         let own = [(host, address)].into_iter();
-        let all = own.chain(self.now.iter().map(|(name, address)| (name.as_str(), address)));
-        let (name, address) = all.filter(|(name, _)| !self.asked.contains(*name)).next()?;
+        let mut all = own.chain(self.now.iter().map(|(name, address)| (name.as_str(), address)));
+        let (name, address) = all.find(|(name, _)| !self.asked.contains(*name))?;
         let found = (name.to_string(), address.clone());
         self.asked.insert(found.0.clone());
         Some(found)
