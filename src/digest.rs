@@ -187,6 +187,11 @@ impl<W: Write> HashingWriter<W> {
         Self { inner, hasher, size: 0 }
     }
 
+    /// As `new`, where so many bytes went into both already.
+    pub fn after(inner: W, hasher: Hasher, size: u64) -> Self {
+        Self { inner, hasher, size }
+    }
+
     /// The inner writer, and what went into it.
     pub fn finish(self) -> (W, Blob) {
         (self.inner, Blob { digest: self.hasher.finish(), size: self.size })

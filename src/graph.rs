@@ -67,7 +67,8 @@ impl Graph {
         let nodes = config.tasks.into_iter().map(|declared| {
             let named = |names: Vec<TaskName>| names.iter().map(|name| ids[name]).collect::<BTreeSet<_>>();
             let reads = named(declared.task.needs());
-            let after = named(declared.after).difference(&reads).copied().collect();
+            let before = [declared.after, declared.task.follows()].concat();
+            let after = named(before).difference(&reads).copied().collect();
             Node {
                 name: declared.name,
                 task: declared.task,

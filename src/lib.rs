@@ -48,6 +48,7 @@
 //! | what happens when content is lost | `schedule/rules.rs` decides, `step.rs` finds the owner |
 //! | machines by ssh, and their containerd | `host/ssh`, `host/ctr` |
 //! | compiling here, and on a host | `tasks/compile_run.rs`; `tasks/compile_there.rs`, `host/ssh/workplace.rs` |
+//! | what an upload compares, sends and deletes; secrets | `tasks/upload_change.rs`; `tasks/secret.rs` |
 //! | a kind of host or cluster | `host/node.rs`, `host/cluster.rs`: one trait each |
 //! | messages about mistakes | `config`, `report/mistakes.rs` |
 //! | what a run prints | `report/story.rs`, `report/lines.rs` |

@@ -381,7 +381,8 @@ fn why(
     };
     let Some(record) = session.cache.lookup(&before) else {
         let failed = last.outcome == Outcome::Failed.word();
-        return if failed { "it failed the last time" } else { "its last result is not in the cache" }.into();
+        return if failed { "it failed the last time" } else { "its last result is not in the cache" }
+            .into();
     };
     let reasons = explain::reasons(&session.cache.cas, &record.preimage, preimage);
     // A value that was read whole is named by its task; of one that was read in part, the file is.

@@ -2,6 +2,7 @@
 //! every destination that could be reached is complete, finish. Knows no kind of destination.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Failure, Result};
 use crate::report::{Destination, Outcome, Plan};
@@ -50,15 +51,22 @@ pub fn run(job: &Job<'_>, session: &Session<'_>, tell: &dyn Tell, effect: &dyn E
         tell.start();
     }
     session.stop.check()?;
-    let applied = parallel(ways.len(), at_once, |index| match &ways[index].change {
-        Some(change) if !change.lines().is_empty() => match change.apply(&reach) {
-            // What was sent before it was cut off counts only as far as it need not be sent again.
-            Err(Fault::Again(_)) => effect.probe(index, &reach)?.apply(&reach).map(Some),
-            applied => applied.map(Some),
-        },
-        _ => Ok(None),
+    let applied = parallel(ways.len(), at_once, |index| {
+        let Some(change) = ways[index].change.as_ref().filter(|change| !change.lines().is_empty()) else {
+            return (Ok(None), 0);
+        };
+        let counting = Counting { tell, moved: AtomicU64::new(0) };
+        let reach = Reach { tell: &counting, ..reach };
+        let first = match change.apply(&reach) {
+            Err(Fault::Again(_)) => counting.take(),
+            applied => return counting.with(applied),
+        };
+        let again = effect.probe(index, &reach).and_then(|change| change.apply(&reach));
+        let (applied, vain) = counting.with(again);
+        (applied, vain + first)
     });
-    for (way, applied) in ways.iter_mut().zip(applied) {
+    for (way, (applied, vain)) in ways.iter_mut().zip(applied) {
+        way.end.bytes_sent += vain;
         way.take(applied)?;
     }
     // What is only a name moves last, and only when all that could be reached is complete.
@@ -77,6 +85,46 @@ pub fn run(job: &Job<'_>, session: &Session<'_>, tell: &dyn Tell, effect: &dyn E
     }
     let failure = failure(&ways);
     Ok(Done { destinations: ways.into_iter().map(|way| way.end).collect(), plan: None, failure })
+}
+
+/// Counts what moves to a destination, so that it is also known of what came to nothing.
+struct Counting<'a> {
+    tell: &'a dyn Tell,
+    moved: AtomicU64,
+}
+
+impl Counting<'_> {
+    /// What moved since it was asked last.
+    fn take(&self) -> u64 {
+        self.moved.swap(0, Ordering::Relaxed)
+    }
+
+    /// How it went, with what was sent in vain.
+    fn with(&self, applied: Result<u64, Fault>) -> (Result<Option<u64>, Fault>, u64) {
+        let vain = if applied.is_ok() { 0 } else { self.take() };
+        (applied.map(Some), vain)
+    }
+}
+
+impl Tell for Counting<'_> {
+    fn start(&self) {
+        self.tell.start();
+    }
+
+    fn progress(&self, destination: Option<&str>, done: u64, total: Option<u64>) {
+        if destination.is_some() {
+            self.moved.store(done, Ordering::Relaxed);
+        }
+        self.tell.progress(destination, done, total);
+    }
+
+    fn note(&self, text: String) {
+        self.tell.note(text);
+    }
+
+    fn warn(&self, text: String, hint: Option<String>) {
+        self.tell.warn(text, hint);
+    }
 }
 
 /// One destination on its way.

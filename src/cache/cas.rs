@@ -3,13 +3,13 @@
 //! blob is a lost blob. Knows no tree and no record.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 
 use super::stamps::{Algorithm, Stamps};
 use crate::digest::{Blob, Digest, Hasher, HashingWriter, each_piece};
@@ -83,6 +83,53 @@ impl Cas {
         let (file, blob) = writer.finish();
         self.publish(file, &blob)?;
         Ok(blob)
+    }
+
+    /// Stores content that is known by its name already and may come in several runs. `write` gets how many
+    /// bytes are there and adds the rest, and says whether the content still is what it was; what it added
+    /// before it failed is there the next time. Returns whether all of it came.
+    pub fn put_resumed(
+        &self,
+        blob: &Blob,
+        write: &dyn Fn(u64, &mut dyn Write) -> Result<bool>,
+    ) -> Result<bool> {
+        let path = self.tmp.join(format!("{}{}", fs::PARTIAL, blob.digest.hex()));
+        let file = fs::open_lock(&path)?;
+        if file.try_lock().is_err() {
+            // Somebody else is at it, and two at once would write into each other.
+            let mut whole = true;
+            let put = self.put_with(blob.digest.hasher(), |writer| {
+                whole = write(0, writer)?;
+                Ok(())
+            })?;
+            return Ok(whole && put == *blob);
+        }
+        let there = fs::status_of(&file).at("read", &path)?.stamp.size;
+        let from = if there < blob.size { there } else { 0 };
+        for from in [from, 0] {
+            let mut hasher = blob.digest.hasher();
+            let read = each_piece(&file, from, |piece| {
+                hasher.update(piece);
+                Ok::<(), Error>(())
+            })?;
+            read.at("read", &path)?;
+            file.set_len(from).at("write to", &path)?;
+            (&file).seek(SeekFrom::Start(from)).at("write to", &path)?;
+            let mut writer = HashingWriter::after(&file, hasher, from);
+            let whole = write(from, &mut writer)?;
+            let (_, came) = writer.finish();
+            if whole && came == *blob {
+                let named = TempPath::try_from_path(&path).at("name", &path)?;
+                self.publish(NamedTempFile::from_parts(file, named), blob)?;
+                return Ok(true);
+            }
+            // What was there from an earlier time may have been something else.
+            if !whole || from == 0 {
+                break;
+            }
+        }
+        fs::remove_file(&path)?;
+        Ok(false)
     }
 
     /// Stores an open file, named by `hasher`.
@@ -332,6 +379,38 @@ mod tests {
             assert_eq!(sink, bytes);
         }
         assert_eq!(fs::list(&folder.path().join("tmp")).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn what_was_cut_off_is_gone_on_with_and_what_is_wrong_is_not_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let cas = store(folder.path());
+        let bytes: Vec<u8> = (0..3_000_000_u32).map(|at| (at / 7) as u8).collect();
+        let blob = Blob { digest: Digest::sha256_of(&bytes), size: bytes.len() as u64 };
+        let until = |end: usize, then: Result<bool, &'static str>| {
+            let bytes = &bytes;
+            let write = move |from: u64, writer: &mut dyn Write| {
+                writer.write_all(&bytes[from as usize..end]).unwrap();
+                then.map_err(Error::failed)
+            };
+            cas.put_resumed(&blob, &write).map_err(|error| error.to_string())
+        };
+        assert_eq!(until(1_000_000, Err("cut")), Err("cut".into()));
+        assert_eq!(until(1_000_010, Err("cut")), Err("cut".into()));
+        let part = folder.path().join("tmp").join(format!("part.{}", blob.digest.hex()));
+        assert!(std::fs::read(&part).unwrap() == bytes[..1_000_010]);
+        // A partial that is wrong costs a second try, no more.
+        let mut wrong = bytes[..1_000_010].to_vec();
+        wrong[5] ^= 1;
+        fs::write(&part, &wrong, 0o644, fs::Durability::Cache).unwrap();
+        assert_eq!(until(bytes.len(), Ok(true)), Ok(true));
+        assert!(cas.read(blob).unwrap() == bytes && !part.exists());
+        // What is not what it was leaves nothing.
+        fs::remove_file(&cas.path(&blob.digest)).unwrap();
+        assert_eq!(until(1_000, Err("cut")), Err("cut".into()));
+        assert_eq!(until(2_000, Ok(false)), Ok(false));
+        assert_eq!(until(2_000, Ok(true)), Ok(false));
+        assert!(!part.exists() && !cas.has(&blob));
     }
 
     #[test]

@@ -133,6 +133,7 @@ pub fn tidy(root: &Path) {
     for part in ["tmp", "memo", "runs", "stamps"] {
         fs::clear_temporary(&root.join(part));
     }
+    fs::clear_partial(&root.join("tmp"));
     let records = root.join("actions");
     for shard in fs::list(&records).unwrap_or_default() {
         fs::clear_temporary(&records.join(shard));

@@ -23,6 +23,7 @@ use crate::report::{End, Event, Outcome, Report, Verdict};
 use crate::schedule::TaskId;
 use crate::tasks::layout;
 use crate::tasks::names::{Declare, Names, Outputs};
+use crate::tasks::secret::Source;
 use crate::work::{Change, Class, Effect, Fault, Inputs, Reach, Task, TaskName, Work};
 
 /// Arguments of `get`
@@ -73,6 +74,16 @@ impl Get {
         let mut faces = Faces::new(session, None)?;
         let stop = Stop::new(Stop::GRACE)?;
         stop.listen()?;
+        if let Some(secret) = project.graph.node(id).task.secret() {
+            let (root, env, links) = (&session.place.root, &session.place.env, &session.place.links);
+            let (stop, network, tell) = (&stop, how.network, &super::forecast::Silent);
+            let reach = Reach { cache: &cache, root, stop, links, network, env, tell };
+            let written = place_secret(secret, &reach, &self.output)?;
+            if session.settings.verbosity > Verbosity::Quiet {
+                super::remark(&[written]);
+            }
+            return Ok(0);
+        }
         let reading = reading(&mut project.graph, id, Box::new(read))?;
         let engine = Engine::new(&session.place, &cache, &project, &how, &stop);
         let (verdict, written) = run_reading(&engine, reading, &mut faces.tee())?;
@@ -271,6 +282,16 @@ fn place(cache: &Cache, value: &Digest, to: &Path, force: Force) -> Result<Vec<S
     let none = Globs::new::<&str>(&[]).map_err(Error::failed)?;
     folder::bring(&cache.cas, value, to, &none)?;
     Ok(vec![format!("wrote `{}`", to.display())])
+}
+
+/// Writes a secret, straight from where it is, into a file that only its owner may read.
+fn place_secret(secret: &Source, reach: &Reach<'_>, to: &Path) -> Result<String> {
+    let to = std::path::absolute(to).at("find", to)?;
+    let there = fs::status(&to, Links::Follow).at("look at", &to)?;
+    let is_folder = there.is_some_and(|found| found.kind == Kind::Folder);
+    let to = if is_folder { to.join(secret.name()) } else { to };
+    secret.place(reach, &to)?;
+    Ok(format!("wrote `{}`", to.display()))
 }
 
 /// Writes the list of what an image is made of; for several platforms `to` is a folder of them.

@@ -63,7 +63,7 @@ pub fn resolve(tables: Tables, mistakes: Mistakes) -> Result<Config, Vec<Mistake
         scope.task = name.clone();
         let mut after = Vec::new();
         for reference in &mut common.after {
-            scope.tasks(reference, &KINDS, Want::Many);
+            scope.tasks(reference, &KINDS, Want::Any);
             after.extend(reference.tasks().iter().cloned());
         }
         if let Some(pool) = &common.pool
@@ -253,6 +253,12 @@ impl Names for Scope<'_> {
         let tasks = self.choose(&text, want);
         let outputs = |task| self.outputs.get(task).cloned().unwrap_or(Outputs::Contents);
         reference.outputs = tasks.iter().map(outputs).collect();
+        if want != Want::Any && reference.outputs.iter().any(|one| matches!(one, Outputs::Secret { .. })) {
+            let message = format!("`{}` is secret, and what reads it here would keep it", text.value);
+            let hint = "only an `upload` with `secret = true` and `vcbuild get` take it".to_string();
+            self.mistake(text.range(), message, Some(hint));
+            return;
+        }
         reference.to = To::Tasks(tasks);
     }
 

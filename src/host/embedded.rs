@@ -9,16 +9,19 @@ use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
 use serde_json::Value;
 
 use crate::digest::{Blob, PIECE};
-use crate::error::{At, Error, Failure, Result, io_words};
-use crate::host::fs::{self, Kind, Links};
+use crate::error::{At, Error, Failure, Result};
+use crate::host::absent::absent;
+use crate::host::fs::{self, Kind};
 use crate::host::index::Index;
 use crate::host::inside::{self, Inside, Missing};
 use crate::host::machine;
-use crate::host::node::{Answer, Found, Image, Load, Memory, Node, Question, Standing, Trouble, Watch};
+use crate::host::node::{
+    Answer, Found, Gone, Image, Listing, Load, Memory, Node, Question, Shape, Standing, Trace, Trouble,
+    Watch,
+};
 use crate::host::passing::{Arrival, Departure, Hash};
 use crate::recipe::{Content, Part, Recipe, Sink};
 
@@ -98,17 +101,20 @@ impl<'a> Embedded<'a> {
         Ok(lock)
     }
 
-    /// What is at a path, hashed only if its stamp is new.
-    fn look(&self, inside: &Inside, names: &[&str]) -> Result<Found> {
+    /// What is at a path, hashed only if it has the size that is wanted and its stamp is new.
+    fn look(&self, inside: &Inside, names: &[&str], wanted: Option<u64>) -> Result<Found> {
         let shown = inside.shown(names);
         let Some(spot) = inside.spot(names, Missing::Leave)? else { return Ok(Found::Nothing) };
         for _ in 0..20 {
             let Some(found) = spot.status().at("look at", &shown)? else { return Ok(Found::Nothing) };
             match found.kind {
                 Kind::File => {}
-                Kind::Folder => return Ok(Found::Other("a folder")),
-                Kind::Link => return Ok(Found::Link),
-                Kind::Other => return Ok(Found::Other("a socket, pipe or device")),
+                Kind::Folder => return Ok(Found::Folder { mode: found.mode, owner: None }),
+                Kind::Link => return Ok(Found::Link { target: inside.target(names)?, owner: None }),
+                Kind::Other => return Ok(Found::Other),
+            }
+            if wanted.is_some_and(|size| size != found.stamp.size) {
+                return Ok(Found::Differs);
             }
             if let Some(digest) = self.memory.recall(&found.stamp) {
                 let blob = Blob { digest, size: found.stamp.size };
@@ -133,7 +139,7 @@ impl<'a> Embedded<'a> {
     }
 
     fn has(&self, inside: &Inside, blob: &Blob) -> Result<bool> {
-        let found = self.look(inside, &blob_path(&blob.digest.hex()))?;
+        let found = self.look(inside, &blob_path(&blob.digest.hex()), Some(blob.size))?;
         Ok(matches!(found, Found::File { blob: there, .. } if there == *blob))
     }
 
@@ -155,7 +161,7 @@ impl<'a> Embedded<'a> {
         &self,
         inside: &Inside,
         names: &[&str],
-        mode: u32,
+        (mode, trace): (u32, Trace),
         (blob, part): (&Blob, &Part),
         content: &dyn Content,
     ) -> Result<()> {
@@ -168,6 +174,10 @@ impl<'a> Embedded<'a> {
             let came = arrival.hash.finish();
             if came == *blob {
                 return Ok(());
+            }
+            if trace == Trace::None {
+                let message = format!("write `{}`: other bytes came than were sent", shown.display());
+                return Err(Failure::new(message).hint("run again").into());
             }
             Err(Error::failed(format!(
                 "write `{}`: `{}` of {} bytes came, not `{}` of {} bytes",
@@ -182,14 +192,30 @@ impl<'a> Embedded<'a> {
         Ok(())
     }
 
+    /// Removes what is in the way, or is wanted no more.
+    fn remove(inside: &Inside, all: &[Gone]) -> Result<()> {
+        for gone in all {
+            inside.remove(&file_path(&format!("{}/{}", gone.root, gone.inside))?, gone.is_folder)?;
+        }
+        Ok(())
+    }
+
     fn put(&self, inside: &Inside, load: &Load<'_>, content: &dyn Content) -> Result<()> {
+        Self::remove(inside, &load.before)?;
+        for bare in &load.bare {
+            let names = file_path(&bare.path)?;
+            match &bare.shape {
+                Shape::Folder(_) => inside.make_folder(&names)?,
+                Shape::Link(target) => inside.place_link(&names, target)?,
+            }
+        }
         let mut last: Option<Vec<&str>> = None;
         for (file, part) in &load.files {
             let names = file_path(&file.path)?;
             if let Some(last) = last.filter(|last| last[..last.len() - 1] != names[..names.len() - 1]) {
                 inside.settle(&last)?;
             }
-            self.place(inside, &names, file.mode, (&file.blob, part), content)?;
+            self.place(inside, &names, (file.mode, load.trace), (&file.blob, part), content)?;
             last = Some(names);
         }
         if let Some(last) = last {
@@ -201,8 +227,15 @@ impl<'a> Embedded<'a> {
                 self.memory.wrote(inside.path(&names), found.stamp, file.blob.digest);
             }
         }
+        for folder in load.folders.iter().rev() {
+            if let Shape::Folder(mode) = folder.shape {
+                inside.set_folder_mode(&file_path(&folder.path)?, mode)?;
+            }
+        }
+        Self::remove(inside, &load.after)?;
         for (blob, part) in &load.blobs {
-            self.place(inside, &blob_path(&blob.digest.hex()), 0o644, (blob, part), content)?;
+            let usual = (0o644, Trace::Left);
+            self.place(inside, &blob_path(&blob.digest.hex()), usual, (blob, part), content)?;
         }
         if let Some((blob, _)) = load.blobs.last() {
             inside.settle(&blob_path(&blob.digest.hex()))?;
@@ -258,6 +291,7 @@ impl Node for Embedded<'_> {
             question.files.iter().map(|asked| file_path(&asked.path)).collect::<Result<_>>()?;
         let Some(inside) = self.inside.get() else {
             answer.files.resize(paths.len(), Found::Nothing);
+            answer.folders.resize(question.folders.len(), Listing::Nothing);
             answer.images = question.images.iter().map(|image| nothing(&own(image))).collect();
             return Ok(answer);
         };
@@ -269,8 +303,11 @@ impl Node for Embedded<'_> {
             // Whoever may not clear is told so when it wants to write.
             let _ = inside.clear();
         }
-        for names in &paths {
-            answer.files.push(self.look(inside, names)?);
+        for (names, asked) in paths.iter().zip(&question.files) {
+            answer.files.push(self.look(inside, names, asked.size)?);
+        }
+        for folder in &question.folders {
+            answer.folders.push(list(inside, folder)?);
         }
         let index = match !question.images.is_empty() && is_layout(inside)? {
             true => read_index(inside)?,
@@ -345,41 +382,15 @@ fn names(images: &[&Image], which: impl Fn(&Image) -> &[String]) -> BTreeMap<Str
     images.iter().flat_map(one).collect()
 }
 
-/// Whether a folder that cannot be opened is just not there yet; if not, what is the matter.
-fn absent(name: &str, path: &Path, shown: &Path, error: &std::io::Error) -> Result<(), Trouble> {
-    let text = shown.display();
-    match Errno::from_io_error(error) {
-        Some(Errno::NOENT) => {}
-        Some(Errno::NOTDIR) => {
-            return Err(Failure::new(format!("`{text}` is not a folder"))
-                .hint(format!("`{name}` is an embedded node: its folder is made when something is sent"))
-                .into());
+/// What is in a folder.
+fn list(inside: &Inside, folder: &str) -> Result<Listing> {
+    let names = file_path(folder)?;
+    match inside.status(&names)? {
+        None => Ok(Listing::Nothing),
+        Some(found) if found.kind == Kind::Folder => {
+            Ok(Listing::Folder { real: folder.to_string(), inside: inside.list(&names)? })
         }
-        Some(
-            Errno::IO
-            | Errno::STALE
-            | Errno::NOTCONN
-            | Errno::HOSTDOWN
-            | Errno::HOSTUNREACH
-            | Errno::TIMEDOUT
-            | Errno::NODEV
-            | Errno::NXIO,
-        ) => return Err(Trouble::Unreachable(format!("`{text}`: {}", io_words(error)))),
-        _ => return Err(Error::failed(format!("open `{text}`: {}", io_words(error))).into()),
-    }
-    let exists = |path: &Path, links| matches!(fs::status(path, links), Ok(Some(_)));
-    // Another task may be making these folders right now: only what is a link is said to be one.
-    let is_link =
-        |path: &Path| matches!(fs::status(path, Links::Keep), Ok(Some(found)) if found.kind == Kind::Link);
-    let mut missing = path.ancestors().take_while(|path| !exists(path, Links::Follow));
-    if let Some(link) = missing.find(|path| is_link(path)) {
-        return Err(Trouble::Unreachable(format!("`{}` is a link that leads nowhere", link.display())));
-    }
-    match path.parent() {
-        Some(above) if shown.is_absolute() && !exists(above, Links::Follow) => {
-            Err(Trouble::Unreachable(format!("the folder `{}` is not there", above.display())))
-        }
-        _ => Ok(()),
+        Some(_) => Ok(Listing::Other),
     }
 }
 

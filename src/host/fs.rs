@@ -194,6 +194,25 @@ pub fn clear_temporary(folder: &Path) {
     }
 }
 
+/// What the names of files begin with that wait for the rest of their content.
+pub const PARTIAL: &str = "part.";
+/// What has waited for so long (nanoseconds) is waited for no more.
+const STALE: i64 = 7 * 24 * 3_600_000_000_000;
+
+/// Removes files in `folder` that have waited too long for the rest of their content.
+pub fn clear_partial(folder: &Path) {
+    let old = now() - STALE;
+    for name in list(folder).unwrap_or_default() {
+        let path = folder.join(&name);
+        if name.as_bytes().starts_with(PARTIAL.as_bytes())
+            && matches!(status(&path, Links::Keep), Ok(Some(found)) if found.stamp.mtime < old)
+            && File::open(&path).is_ok_and(|file| file.try_lock().is_ok())
+        {
+            let _ = remove_file(&path);
+        }
+    }
+}
+
 /// What publishing does with a file that is there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {

@@ -165,6 +165,85 @@ impl Inside {
         fs::status_of(&file).map(Some).at("look at", &shown)
     }
 
+    /// Makes a folder, and those above it, if it is not there; a new one has mode 0755.
+    pub fn make_folder(&self, names: &[&str]) -> Result<()> {
+        self.folder(names, Missing::Make).map(drop)
+    }
+
+    /// Sets the permission bits of a folder.
+    pub fn set_folder_mode(&self, names: &[&str], mode: u32) -> Result<()> {
+        let shown = self.shown(names);
+        let Some(spot) = self.spot(names, Missing::Leave)? else { return Ok(()) };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let set = || {
+            let folder = rustix::fs::openat(&*spot.folder, &*spot.name, flags, Mode::empty())?;
+            rustix::fs::fchmod(folder, Mode::from_raw_mode(mode))
+        };
+        set().at("set the mode of", &shown)
+    }
+
+    /// Makes a symbolic link, replacing what is there. Only for whoever has the lock.
+    pub fn place_link(&self, names: &[&str], target: &str) -> Result<()> {
+        let shown = self.shown(names);
+        let Some(spot) = self.spot(names, Missing::Make)? else { panic!("BUG: folders were not made") };
+        let temporary = Temporary::new(&self.root).at("link", &shown)?;
+        let link = || {
+            rustix::fs::unlinkat(&temporary.folder, TEMPORARY, AtFlags::empty())?;
+            rustix::fs::symlinkat(target, &temporary.folder, TEMPORARY)?;
+            rustix::fs::renameat(&temporary.folder, TEMPORARY, &*spot.folder, &*spot.name)
+        };
+        link().at("link", &shown)
+    }
+
+    /// The target of a link.
+    pub fn target(&self, names: &[&str]) -> Result<Option<String>> {
+        let Some(spot) = self.spot(names, Missing::Leave)? else { return Ok(None) };
+        let target = rustix::fs::readlinkat(&*spot.folder, &*spot.name, Vec::new());
+        Ok(target.at("read", &self.shown(names))?.into_string().ok())
+    }
+
+    /// Removes a file or link, or an empty folder.
+    pub fn remove(&self, names: &[&str], is_folder: bool) -> Result<()> {
+        let Some(spot) = self.spot(names, Missing::Leave)? else { return Ok(()) };
+        let flags = if is_folder { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+        self.forget();
+        match rustix::fs::unlinkat(&*spot.folder, &*spot.name, flags) {
+            Err(Errno::NOENT) => Ok(()),
+            removed => removed.at("remove", &self.shown(names)),
+        }
+    }
+
+    /// The paths of all that is in a folder and below it, from there, and whether each is a folder.
+    pub fn list(&self, names: &[&str]) -> Result<Vec<(String, bool)>> {
+        let (mut all, mut open) = (Vec::new(), vec![String::new()]);
+        while let Some(above) = open.pop() {
+            let below: Vec<&str> = above.split('/').filter(|name| !name.is_empty()).collect();
+            let path = [names, &below].concat();
+            let shown = self.shown(&path);
+            let Some(folder) = self.folder(&path, Missing::Leave)? else { continue };
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let readable = rustix::fs::openat(&*folder, ".", flags, Mode::empty()).at("list", &shown)?;
+            for entry in rustix::fs::Dir::new(readable).at("list", &shown)? {
+                let name = entry.at("list", &shown)?.file_name().to_owned();
+                if [&b"."[..], b".."].contains(&name.to_bytes()) {
+                    continue;
+                }
+                let odd =
+                    |_| Failure::new(format!("`{}` has a name in it that is not UTF-8", shown.display()));
+                let name = name.into_string().map_err(odd)?;
+                let found =
+                    fs::status_at(&*folder, &*name, Links::Keep).at("look at", &shown.join(&name))?;
+                let is_folder = found.is_some_and(|found| found.kind == Kind::Folder);
+                let path = if above.is_empty() { name } else { format!("{above}/{name}") };
+                if is_folder {
+                    open.push(path.clone());
+                }
+                all.push((path, is_folder));
+            }
+        }
+        Ok(all)
+    }
+
     /// Syncs the names in the folder above a path, so that they survive a power cut.
     pub fn settle(&self, names: &[&str]) -> Result<()> {
         let Some(spot) = self.spot(names, Missing::Leave)? else { return Ok(()) };

@@ -3,9 +3,10 @@
 //!
 //! `process` runs a command by `launch`, which stays above it and ends everything below; `wire` is what the two
 //! say, `below` finds and signals, `foreground` is our terminal, `stop` the wish to stop. `fs` is files here,
-//! `status` what is known of one unread. `node` is a host: `embedded` a folder here, `ssh` a machine, `ctr` its
-//! containerd, `docker` a daemon here. `registry` is registries, by way of `http`.
+//! `status` what is known of one unread. `node` is a host, and `wanted` its files: `embedded` a folder here, `ssh`
+//! a machine, `ctr` its containerd, `docker` a daemon here. `registry` is registries, by way of `http`.
 
+mod absent;
 mod below;
 pub mod checkout;
 pub mod cluster;
@@ -24,7 +25,7 @@ mod inside;
 pub mod launch;
 pub mod machine;
 pub mod node;
-mod passing;
+pub mod passing;
 pub mod process;
 #[cfg(test)]
 mod process_tests;
@@ -32,4 +33,5 @@ pub mod registry;
 pub mod ssh;
 mod status;
 pub mod stop;
+mod wanted;
 mod wire;

@@ -16,6 +16,9 @@ use crate::host::embedded::Embedded;
 use crate::host::fs::Stamp;
 use crate::host::inside;
 use crate::host::ssh::{self, Links};
+pub use crate::host::wanted::{
+    Asked, Bare, File, Found, Gone, Listing, Owner, Shape, Trace, is_owner, octal,
+};
 use crate::recipe::{Content, Part, Sink};
 
 /// How to reach a host; plain data.
@@ -73,54 +76,6 @@ impl From<Failure> for Trouble {
     fn from(failure: Failure) -> Self {
         Self::Error(failure.into())
     }
-}
-
-/// A file on a host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct File {
-    /// Its path there; components are separated by slashes, `..` is refused.
-    pub path: String,
-    /// Permission bits.
-    #[serde(with = "octal")]
-    pub mode: u32,
-    /// Its content, by SHA-256.
-    #[serde(flatten)]
-    pub blob: Blob,
-    /// Whose it is: a user, or a user and a group with a colon between; nothing is whoever writes it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub owner: Option<String>,
-}
-
-impl File {
-    /// Whether this is what was found at its path.
-    pub fn is(&self, found: &Found) -> bool {
-        match found {
-            Found::File { blob, mode, owner } => {
-                *blob == self.blob && *mode == self.mode && is_owner(self.owner.as_deref(), owner.as_ref())
-            }
-            _ => false,
-        }
-    }
-}
-
-/// Whether a file has the owner that is wanted.
-fn is_owner(wanted: Option<&str>, found: Option<&Owner>) -> bool {
-    let (Some(wanted), Some(found)) = (wanted, found) else { return true };
-    let (user, group) = match wanted.split_once(':') {
-        Some((user, group)) => (user, Some(group)),
-        None => (wanted, None),
-    };
-    found.user.iter().any(|name| name == user)
-        && group.is_none_or(|group| found.group.iter().any(|name| name == group))
-}
-
-/// Whose a file is, by name and by number.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owner {
-    /// The user.
-    pub user: [String; 2],
-    /// The group.
-    pub group: [String; 2],
 }
 
 /// An image as a host gets it; plain data.
@@ -184,45 +139,15 @@ pub struct Layer {
     pub media: String,
 }
 
-/// Permission bits as text: `"0644"`.
-pub mod octal {
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    /// Writes four digits.
-    pub fn serialize<S: Serializer>(mode: &u32, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{mode:04o}"))
-    }
-
-    /// Reads what `parse` reads.
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        parse(&text).ok_or_else(|| serde::de::Error::custom(format!("`{text}` is not a mode")))
-    }
-
-    /// Reads one to four octal digits.
-    pub fn parse(text: &str) -> Option<u32> {
-        let digits =
-            (1..=4).contains(&text.len()) && text.bytes().all(|digit| (b'0'..b'8').contains(&digit));
-        if digits { u32::from_str_radix(text, 8).ok() } else { None }
-    }
-}
-
 /// All that is asked of a host at once.
 #[derive(Clone, Debug, Default)]
 pub struct Question<'a> {
-    /// Files.
+    /// Files, links, folders.
     pub files: Vec<Asked>,
+    /// Folders of which all is told that is in them.
+    pub folders: Vec<String>,
     /// Images.
     pub images: &'a [Image],
-}
-
-/// A file that is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
-    /// Its path.
-    pub path: String,
-    /// The size it should have, if that is known: a file of another size need not be read.
-    pub size: Option<u64>,
 }
 
 /// What a host says.
@@ -230,6 +155,8 @@ pub struct Asked {
 pub struct Answer {
     /// What is at each path, in the order of the question.
     pub files: Vec<Found>,
+    /// What is in each folder, in the order of the question.
+    pub folders: Vec<Listing>,
     /// What there is of each image, in the order of the question.
     pub images: Vec<Standing>,
 }
@@ -243,39 +170,36 @@ pub struct Standing {
     pub names: BTreeSet<String>,
 }
 
-/// What is at a path of a host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
-    /// Nothing.
-    Nothing,
-    /// A regular file.
-    File {
-        /// Its content, by SHA-256.
-        blob: Blob,
-        /// Permission bits.
-        mode: u32,
-        /// Whose it is, where that is known.
-        owner: Option<Owner>,
-    },
-    /// A regular file of another size than asked for.
-    Differs,
-    /// A symbolic link; it is not followed, and is replaced by what is sent.
-    Link,
-    /// Something else, in words: `a folder`.
-    Other(&'static str),
-}
-
 /// What is sent to a host, in this order, as one stream.
 #[derive(Clone, Debug, Default)]
 pub struct Load<'a> {
+    /// What stands in the way of the rest.
+    pub before: Vec<Gone>,
+    /// Links and folders to make, folders before what is in them.
+    pub bare: Vec<Bare>,
     /// Files to place or to replace, with where their content comes from.
     pub files: Vec<(File, Part)>,
     /// Files whose content is there, but not with these permission bits or this owner.
     pub modes: Vec<File>,
+    /// Folders that get these permission bits and this owner, when all that goes into them is there.
+    pub folders: Vec<Bare>,
+    /// What is removed when all the rest is there, from the inside out.
+    pub after: Vec<Gone>,
+    /// Whether it may leave traces.
+    pub trace: Trace,
     /// Blobs that images are made of, each once.
     pub blobs: Vec<(Blob, Part)>,
     /// The images that get their names that never move once all of them is there.
     pub images: Vec<&'a Image>,
+}
+
+impl Load<'_> {
+    /// Whether something is said of files.
+    pub fn has_files(&self) -> bool {
+        let removes = !self.before.is_empty() || !self.after.is_empty();
+        let bare = !self.bare.is_empty() || !self.folders.is_empty();
+        removes || bare || !self.files.is_empty() || !self.modes.is_empty()
+    }
 }
 
 /// A host, reached.
@@ -298,7 +222,8 @@ pub trait Node {
     /// Sees that files and all that images are made of are there; the error names the first that is not.
     fn check(&self, files: &[File], images: &[Image]) -> Result<(), Trouble> {
         let asked = |file: &File| Asked { path: file.path.clone(), size: Some(file.blob.size) };
-        let answer = self.ask(&Question { files: files.iter().map(asked).collect(), images })?;
+        let files_asked = files.iter().map(asked).collect();
+        let answer = self.ask(&Question { files: files_asked, images, ..Question::default() })?;
         let lost = |what: &str, who: &str, hint: &str| {
             let message = format!("`{what}` was sent, but it is not there{who}");
             Err(Failure::new(message).hint(format!("somebody else may have {hint} it: run again")).into())
@@ -323,6 +248,19 @@ pub trait Memory: Sync {
     fn remember(&self, stamp: &Stamp, digest: Digest, at: i64);
     /// This process has just written a file.
     fn wrote(&self, path: PathBuf, stamp: Stamp, digest: Digest);
+}
+
+/// Remembers nothing.
+pub struct Forgetful;
+
+impl Memory for Forgetful {
+    fn recall(&self, _: &Stamp) -> Option<Digest> {
+        None
+    }
+
+    fn remember(&self, _: &Stamp, _: Digest, _: i64) {}
+
+    fn wrote(&self, _: PathBuf, _: Stamp, _: Digest) {}
 }
 
 /// Whoever watches what goes on at a host.

@@ -9,12 +9,13 @@ use serde_json::{Value, json};
 
 use crate::cache::draft::Draft;
 use crate::cache::tree::Entry;
-use crate::digest::{Blob, Digest, Hasher};
+use crate::digest::{Blob, Digest};
 use crate::error::{At, Error, Failure, Result};
 use crate::host::node::{self, Asked, Found, Memory, Question, Spec, Trouble, Watch};
 use crate::host::ssh::Links;
 use crate::recipe::Sink;
 use crate::tasks::names::{Declare, Names, Outputs, Placed};
+use crate::tasks::secret::{self, Source};
 use crate::tasks::shipping::{self, Told};
 use crate::work::{Action, Class, Context, Inputs, Reach, Task, TaskName, Work};
 
@@ -26,8 +27,14 @@ pub struct Fetch {
     host: Placed<String>,
     /// The file's path on the host.
     path: Placed<String>,
+    /// Whether the file is secret: it is not kept, and goes nowhere but where an `upload` with `secret = true` or
+    /// `vcbuild get` sends it.
+    #[serde(default)]
+    secret: bool,
     #[serde(skip)]
     spec: Option<Spec>,
+    #[serde(skip)]
+    source: Option<Source>,
 }
 
 impl Declare for Fetch {
@@ -39,6 +46,9 @@ impl Declare for Fetch {
             names.mistake(self.host.range(), message, None);
         }
         self.spec = hosts.pop();
+        if let (true, Some(node)) = (self.secret, self.spec.clone()) {
+            self.source = Some(Source::Host { node, path: self.path.value.clone() });
+        }
         if node::last_name(&self.path).is_none() {
             let message = format!("`{}` cannot be the path of a file on a host", *self.path);
             names.mistake(self.path.range(), message, None);
@@ -46,13 +56,20 @@ impl Declare for Fetch {
     }
 
     fn outputs(&self) -> Outputs {
-        Outputs::Contents
+        match self.secret {
+            true => Outputs::Secret { host: self.host.clone(), path: self.path.value.clone() },
+            false => Outputs::Contents,
+        }
+    }
+
+    fn secret(&self) -> Option<&Source> {
+        self.source.as_ref()
     }
 }
 
 impl Task for Fetch {
     fn class(&self) -> Class {
-        Class::Action
+        if self.secret { Class::Effect } else { Class::Action }
     }
 
     fn needs(&self) -> Vec<TaskName> {
@@ -61,6 +78,9 @@ impl Task for Fetch {
 
     fn work(&self, inputs: &Inputs<'_>) -> Result<Work> {
         let Some(spec) = &self.spec else { panic!("BUG: a fetch without a host is to be done") };
+        if let Some(secret) = self.source.clone() {
+            return Ok(Work::Effect(Box::new(secret::Fetching { secret })));
+        }
         let (session, path) = (inputs.session, &self.path.value);
         let watch = Told::source(&spec.name, session.stop, inputs.tell, None);
         shipping::allowed(spec, session.network)?;
@@ -71,8 +91,8 @@ impl Task for Fetch {
             Found::Nothing => {
                 return Err(Failure::new(format!("there is no `{path}` on `{}`", spec.name)).into());
             }
-            Found::Link | Found::Differs | Found::Other(_) => {
-                let what = if let Found::Other(what) = found { what } else { "a link" };
+            found => {
+                let what = found.words();
                 let message = format!("`{path}` on `{}` is {what}: only a file is fetched", spec.name);
                 return Err(Failure::new(message).into());
             }
@@ -152,8 +172,9 @@ impl Action for Fetching {
     fn run(&self, context: &Context<'_>) -> Result<Digest> {
         let cas = &context.cache.cas;
         let watch = Told::source(&self.spec.name, context.stop, context.tell, Some(self.blob.size));
-        let blob = cas.put_with(Hasher::sha256(), |writer| {
-            let mut keep = Keep { writer, left: self.blob.size, fetching: self };
+        let whole = cas.put_resumed(&self.blob, &|from, writer| {
+            watch.moved(from);
+            let mut keep = Keep { writer, left: self.blob.size - from, grew: false, fetching: self };
             let read = |keep: &mut Keep<'_>| {
                 let from = self.blob.size - keep.left;
                 node::open(&self.spec, context.owner.0, context.links, &cas.stamps, &watch)
@@ -164,11 +185,15 @@ impl Action for Fetching {
                 Err(Trouble::Cut(_)) => read(&mut keep),
                 done => done,
             };
-            done.map_err(|trouble| shipping::failed(&self.spec.name, trouble))
+            if keep.grew {
+                return Ok(false);
+            }
+            done.map(|()| true).map_err(|trouble| shipping::failed(&self.spec.name, trouble))
         })?;
-        if blob != self.blob {
+        if !whole {
             return Err(self.changed());
         }
+        let blob = self.blob;
         let mut tree = Draft::empty(cas);
         tree.insert(self.name().as_bytes(), Entry::File { mode: self.mode, blob })?;
         tree.store()
@@ -179,12 +204,17 @@ impl Action for Fetching {
 struct Keep<'a> {
     writer: &'a mut dyn Write,
     left: u64,
+    grew: bool,
     fetching: &'a Fetching,
 }
 
 impl Sink for Keep<'_> {
     fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
-        self.left = self.left.checked_sub(bytes.len() as u64).ok_or_else(|| self.fetching.changed())?;
+        let Some(left) = self.left.checked_sub(bytes.len() as u64) else {
+            self.grew = true;
+            return Err(self.fetching.changed());
+        };
+        self.left = left;
         self.writer.write_all(bytes).at("write to", Path::new("the cache"))
     }
 }

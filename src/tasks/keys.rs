@@ -392,6 +392,7 @@ fn fetch() {
         ("path", "'d/x'", Stays),
         ("path", "'y'", Moves),
         ("path", "'e/x'", Moves),
+        ("secret", "false", Stays),
     ];
     check::<super::fetch::Fetch>(&world, &table, &edits);
 }

@@ -44,9 +44,12 @@ mod push_change;
 mod samples;
 pub mod save;
 mod sbom;
+pub mod secret;
 mod shipped;
 mod shipping;
 pub mod upload;
+mod upload_change;
+mod upload_gather;
 #[cfg(test)]
 mod upload_tests;
 
@@ -95,6 +98,7 @@ pub fn still(seen: &serde_json::Value, reach: &Reach<'_>) -> bool {
 /// The effect of `kind` that wants this: plain data from which it can only probe.
 pub fn effect(kind: &str, wants: &serde_json::Value) -> Option<Box<dyn Effect>> {
     match kind {
+        "fetch" => secret::from_wants(wants),
         "upload" => upload::from_wants(wants),
         "import" => import::from_wants(wants),
         "push" => push::from_wants(wants),

@@ -80,6 +80,13 @@ pub enum Outputs {
     Contents,
     /// Nothing: it is an image.
     Image,
+    /// Nothing: it is secret, and only its place is known, which is a file on a host.
+    Secret {
+        /// The host.
+        host: Placed<String>,
+        /// The path there.
+        path: String,
+    },
 }
 
 /// What a reference refers to.
@@ -206,6 +213,8 @@ pub enum Want {
     One,
     /// A list: a matrix task without brackets is all its instances.
     Many,
+    /// As `Many`, also of what is secret: its content is not wanted, or is looked after.
+    Any,
 }
 
 /// What the configuration offers to a table that has been read, to resolve its names. Mistakes are
@@ -258,6 +267,16 @@ pub trait Declare: Task {
 
     /// What its value gives to those who place it; effects have no value.
     fn outputs(&self) -> Outputs;
+
+    /// Tasks that come before it besides those whose values it reads.
+    fn follows(&self) -> Vec<TaskName> {
+        Vec::new()
+    }
+
+    /// Where its content is, if that is secret and in no cache.
+    fn secret(&self) -> Option<&super::secret::Source> {
+        None
+    }
 
     /// What moves and has to be pinned before it can be read.
     fn pins(&self) -> Vec<Pin> {

@@ -263,7 +263,7 @@ pub fn offered(
                 }
             }
         }
-        Outputs::Image => panic!("BUG: the image `{task}` was to be placed"),
+        Outputs::Image | Outputs::Secret { .. } => panic!("BUG: `{task}` was to be placed"),
     }
     Ok(())
 }

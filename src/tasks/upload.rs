@@ -2,24 +2,22 @@
 //! differs is sent. Does not know what kind of host it is.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 
-use crate::cache::Cache;
-use crate::cache::stamps::Algorithm;
+use super::secret::{self, Secret, Secrets};
+use super::upload_change::{Uploading, Wants, may_be_owned};
+use super::upload_gather::Gathered;
 use crate::cache::tree::Entry;
-use crate::digest::{Blob, Digest, Hasher};
+use crate::digest::{Blob, Hasher};
 use crate::error::{Error, Failure, Result};
-use crate::glob::Globs;
-use crate::host::fs::Stamp;
-use crate::host::node::{self, Asked, File, Found, Load, Question, Spec, Trouble, octal};
+use crate::glob;
+use crate::host::node::{self, Bare, File, Shape, Spec, octal};
 use crate::recipe::Part;
 use crate::tasks::names::{Declare, Names, OneOrMany, Outputs, Placed, Reference, To, Want};
-use crate::tasks::shipping::{self, Told, size_text};
-use crate::work::{Change, Class, Effect, Fault, Inputs, Reach, Task, TaskName, Work};
+use crate::work::{Class, Effect, Inputs, Task, TaskName, Work};
 
 /// Files on hosts.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -37,6 +35,15 @@ pub struct Upload {
     mode: Option<Placed<String>>,
     /// Whose the files are: a user, or a user and a group, as in `"root:root"`; without it whoever logs in.
     owner: Option<Placed<String>>,
+    /// Whether all that is in the folder on the hosts and not among this is deleted.
+    #[serde(default)]
+    delete: Placed<bool>,
+    /// Whether the files are secret: nothing of them stays here but they themselves, and only their owner may
+    /// read them there.
+    #[serde(default)]
+    secret: Placed<bool>,
+    #[serde(skip)]
+    secrets: Vec<(secret::Source, String)>,
     #[serde(skip)]
     destinations: Vec<Spec>,
     #[serde(skip)]
@@ -50,13 +57,14 @@ const KINDS: [&str; 5] = ["clone", "patch", "compile", "save", "fetch"];
 impl Declare for Upload {
     fn resolve(&mut self, names: &mut dyn Names) {
         for from in &mut self.from.0 {
-            names.reference(from, &KINDS, Want::Many);
+            names.reference(from, &KINDS, Want::Any);
             for (task, outputs) in from.tasks().iter().zip(&from.outputs) {
                 if let Outputs::Named(outputs) = outputs {
                     self.outputs.insert(task.clone(), outputs.clone());
                 }
             }
         }
+        self.resolve_secrets(names);
         self.destinations = names.hosts(&self.hosts.0);
         let (place, path) = match (&self.dir, &self.to) {
             (Some(dir), None) => (dir, dir.trim_end_matches('/')),
@@ -86,6 +94,22 @@ impl Declare for Upload {
             let message = format!("`{}` is not absolute, as paths on `{}` are", place.value, host.name);
             names.mistake(place.range(), message, Some(format!("write `/{}`", place.value)));
         }
+        if self.delete.value {
+            let file = self.to.is_some() && !place.ends_with('/');
+            if file || !may_be_owned(path) {
+                let message = match file {
+                    true => format!("`{}` is one file: there is nothing to delete beside it", place.value),
+                    false => {
+                        format!("`{}` is not a folder of one's own: nothing is deleted in it", place.value)
+                    }
+                };
+                let hint = "give a folder that only this upload fills, or take `delete` away".to_string();
+                names.mistake(self.delete.range(), message, Some(hint));
+            }
+            for host in &self.destinations {
+                names.claim(format!("the folder `{path}` on `{}`", host.name), place.range());
+            }
+        }
         if let Some(owner) = &self.owner {
             let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
             let parts: Vec<&str> = owner.split(':').collect();
@@ -106,11 +130,76 @@ impl Declare for Upload {
                 let hint = "write permission bits as octal digits: `mode = \"0644\"`".to_string();
                 names.mistake(mode.range(), format!("`{}` is not a mode", **mode), Some(hint));
             }
+            if self.secret.value && self.bits.is_some_and(|bits| !matches!(bits, 0o600 | 0o400)) {
+                let hint = "take `mode` away, or write `mode = \"0400\"`".to_string();
+                names.mistake(mode.range(), "a secret is for its owner alone".to_string(), Some(hint));
+            }
         }
+    }
+
+    fn follows(&self) -> Vec<TaskName> {
+        if self.secret.value { Reference::all_tasks(&self.from.0) } else { Vec::new() }
     }
 
     fn outputs(&self) -> Outputs {
         Outputs::Contents
+    }
+}
+
+impl Upload {
+    /// Finds where secrets are, and what is secret in one place and not in the other.
+    fn resolve_secrets(&mut self, names: &mut dyn Names) {
+        for from in &self.from.0 {
+            let text = &from.text;
+            let mut wrong = |message: String, hint: &str| {
+                names.mistake(text.range(), message, Some(hint.to_string()));
+            };
+            match (&from.to, self.secret.value) {
+                (To::Nothing, _) => {}
+                (To::Path(path), true) if glob::is_pattern(path) => {
+                    wrong(format!("`{path}` is a glob, and a secret is one file"), "list the files");
+                }
+                (To::Path(path), true) => {
+                    let name = path.rsplit('/').next().unwrap_or(path).to_string();
+                    self.secrets.push((secret::Source::Project(path.clone()), name));
+                }
+                (To::Path(_), false) => {}
+                (To::Tasks(_), is_secret) => {
+                    for outputs in &from.outputs {
+                        match (outputs, is_secret) {
+                            (Outputs::Secret { host, path }, true) => {
+                                let name = node::last_name(path).unwrap_or_default().to_string();
+                                if let Some(node) = names.hosts(std::slice::from_ref(host)).pop() {
+                                    let path = path.clone();
+                                    self.secrets.push((secret::Source::Host { node, path }, name));
+                                }
+                            }
+                            (Outputs::Secret { .. }, false) => {
+                                let message = format!("`{}` is secret, and this upload is not", text.value);
+                                let hint = "write `secret = true` here, too".to_string();
+                                names.mistake(text.range(), message, Some(hint));
+                            }
+                            (_, true) => {
+                                let message =
+                                    format!("what `{}` makes is in the cache, and no secret", text.value);
+                                let hint =
+                                    "a secret is a file of the project, or a `fetch` with `secret = true`";
+                                names.mistake(text.range(), message, Some(hint.to_string()));
+                            }
+                            (_, false) => {}
+                        }
+                    }
+                }
+            }
+        }
+        if self.secret.value && self.delete.value {
+            let hint = "upload the secret by a task of its own".to_string();
+            names.mistake(
+                self.delete.range(),
+                "`delete` is for folders, not for secrets".into(),
+                Some(hint),
+            );
+        }
     }
 }
 
@@ -120,37 +209,53 @@ impl Task for Upload {
     }
 
     fn needs(&self) -> Vec<TaskName> {
-        Reference::all_tasks(&self.from.0)
+        if self.secret.value { Vec::new() } else { Reference::all_tasks(&self.from.0) }
     }
 
     fn work(&self, inputs: &Inputs<'_>) -> Result<Work> {
+        if self.secret.value {
+            return Ok(Work::Effect(Box::new(self.secrets()?)));
+        }
         let mut gathered = Gathered::default();
         for from in &self.from.0 {
             match &from.to {
                 To::Tasks(tasks) => {
                     for task in tasks {
-                        gathered.outputs(
-                            &inputs.session.cache.cas,
-                            &inputs.value(task),
-                            self.outputs.get(task),
-                        )?;
+                        let cas = &inputs.session.cache.cas;
+                        gathered.outputs(cas, &inputs.value(task), self.outputs.get(task))?;
                     }
                 }
                 To::Path(path) => gathered.local(inputs, path)?,
                 To::Nothing => panic!("BUG: an unresolved reference is to be uploaded"),
             }
         }
-        let (mut files, mut parts) = (BTreeMap::new(), BTreeMap::new());
+        let (mut files, mut bare, mut parts) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let count = gathered.found.len();
-        for (name, entry) in gathered.found {
-            let (mode, part) = match (&entry, entry.part()) {
+        let owner = || self.owner.as_ref().map(|owner| owner.value.clone());
+        let mut names: BTreeMap<&str, &Entry> = BTreeMap::new();
+        for (name, entry) in &gathered.found {
+            let path = self.path(name, count)?;
+            let both =
+                |other: &&Entry| matches!((other, entry), (Entry::Folder { .. }, Entry::Folder { .. }));
+            if names.insert(name, entry).is_some_and(|other| !both(&other)) {
+                return Err(Failure::new(format!("two files would be uploaded to `{path}`"))
+                    .hint("put them into different folders, by two upload tasks")
+                    .into());
+            }
+            let (mode, part) = match (entry, entry.part()) {
                 (Entry::File { mode, .. } | Entry::Recipe { mode, .. }, Some(part)) => (*mode, part),
-                (Entry::Link { .. }, _) => {
-                    return Err(Failure::new(format!("`{name}` is a link: only files are uploaded")).into());
+                (Entry::Link { target }, _) => {
+                    let shape = Shape::Link(link_target(name, target)?);
+                    bare.insert(path.clone(), Bare { path, shape, owner: owner() });
+                    continue;
+                }
+                (Entry::Folder { mode, .. }, _) => {
+                    let shape = Shape::Folder(*mode);
+                    bare.insert(path.clone(), Bare { path, shape, owner: owner() });
+                    continue;
                 }
                 _ => continue,
             };
-            let path = self.path(&name, count)?;
             let blob = match part {
                 Part::Blob(blob) if gathered.named.contains_key(&blob.digest) => {
                     gathered.named[&blob.digest]
@@ -161,20 +266,88 @@ impl Task for Upload {
                 }
             };
             parts.insert(blob.digest, part);
-            let owner = self.owner.as_ref().map(|owner| owner.value.clone());
-            let file = File { path: path.clone(), mode: self.bits.unwrap_or(mode), blob, owner };
-            if files.insert(path.clone(), file).is_some() {
-                return Err(Failure::new(format!("two files would be uploaded to `{path}`"))
-                    .hint("put them into different folders, by two upload tasks")
-                    .into());
-            }
+            let file = File { path: path.clone(), mode: self.bits.unwrap_or(mode), blob, owner: owner() };
+            files.insert(path, file);
         }
-        let wants = Wants { destinations: self.destinations.clone(), files: files.into_values().collect() };
+        self.add_folders(&names, count, &mut bare)?;
+        let wants = Wants {
+            destinations: self.destinations.clone(),
+            files: files.into_values().collect(),
+            bare: bare.into_values().collect(),
+            only: if self.delete.value { self.folder().map(str::to_string) } else { None },
+        };
         Ok(Work::Effect(Box::new(Uploading { wants, parts, sources: gathered.sources })))
     }
 }
 
+/// The target of a link, as far as a host can be told of it.
+fn link_target(name: &str, target: &[u8]) -> Result<String> {
+    match std::str::from_utf8(target) {
+        Ok(target) if !target.contains('\n') && !target.is_empty() => Ok(target.to_string()),
+        _ => {
+            let target = String::from_utf8_lossy(target);
+            Err(Error::failed(format!("the link `{name}` to `{target}` cannot be uploaded")))
+        }
+    }
+}
+
 impl Upload {
+    /// The folder on the hosts, without a slash at its end; nothing for one file.
+    fn folder(&self) -> Option<&str> {
+        match (&self.dir, &self.to) {
+            (_, Some(to)) if !to.ends_with('/') => None,
+            (Some(folder), _) | (_, Some(folder)) => Some(folder.trim_end_matches('/')),
+            (None, None) => None,
+        }
+    }
+
+    /// Adds the folders above what is uploaded where they count, and takes away those that come by themselves:
+    /// usual folders with something in them, which a host makes on the way.
+    fn add_folders(
+        &self,
+        names: &BTreeMap<&str, &Entry>,
+        count: usize,
+        bare: &mut BTreeMap<String, Bare>,
+    ) -> Result<()> {
+        let mut filled = std::collections::BTreeSet::new();
+        for name in names.keys() {
+            for (at, _) in name.match_indices('/') {
+                let above = &name[..at];
+                if names.get(above).is_some_and(|entry| !matches!(entry, Entry::Folder { .. })) {
+                    let message = format!("`{above}` would be a file or link, and a folder for `{name}`");
+                    return Err(Error::failed(message));
+                }
+                filled.insert(self.path(above, count.max(2))?);
+            }
+        }
+        let owner = self.owner.as_ref().map(|owner| owner.value.clone());
+        if self.delete.value || owner.is_some() {
+            for path in &filled {
+                let shape = Shape::Folder(0o755);
+                let folder = Bare { path: path.clone(), shape, owner: owner.clone() };
+                bare.entry(path.clone()).or_insert(folder);
+            }
+        } else {
+            bare.retain(|path, bare| bare.shape != Shape::Folder(0o755) || !filled.contains(path));
+        }
+        Ok(())
+    }
+
+    /// The secrets, and where they go.
+    fn secrets(&self) -> Result<Secrets> {
+        let mut all: Vec<Secret> = Vec::new();
+        for (source, name) in &self.secrets {
+            let path = self.path(name, self.secrets.len())?;
+            if all.iter().any(|other| other.path == path) {
+                return Err(Failure::new(format!("two files would be uploaded to `{path}`")).into());
+            }
+            let owner = self.owner.as_ref().map(|owner| owner.value.clone());
+            let (source, mode) = (source.clone(), self.bits.unwrap_or(0o600));
+            all.push(Secret { path, mode, owner, source });
+        }
+        Ok(Secrets::new(self.destinations.clone(), all))
+    }
+
     /// Where a file goes: by its last name, or to the path that is given.
     fn path(&self, name: &str, count: usize) -> Result<String> {
         match (&self.dir, &self.to) {
@@ -195,214 +368,11 @@ impl Upload {
     }
 }
 
-/// Where the content of a local file can be read.
-type Source = (Blob, Stamp, PathBuf);
-
-/// What is to be uploaded, by its name in the folder that it goes to.
-#[derive(Default)]
-struct Gathered {
-    found: Vec<(String, Entry)>,
-    /// Local files by BLAKE3.
-    sources: BTreeMap<Digest, Source>,
-    /// Their SHA-256.
-    named: BTreeMap<Digest, Blob>,
-}
-
-impl Gathered {
-    /// Takes the outputs in a task's value.
-    fn outputs(
-        &mut self,
-        cas: &crate::cache::cas::Cas,
-        value: &Digest,
-        declared: Option<&Vec<String>>,
-    ) -> Result<()> {
-        let Some(declared) = declared else {
-            for (name, entry) in cas.node(value)?.entries {
-                self.add(cas, text(&name)?, entry)?;
-            }
-            return Ok(());
-        };
-        for path in declared {
-            let path = path.trim_end_matches('/');
-            let missing = || Failure::new(format!("the output `{path}` is not there"));
-            let entry = cas.entry(value, path)?.ok_or_else(missing)?;
-            self.add(cas, last_name(path).to_string(), entry)?;
-        }
-        Ok(())
-    }
-
-    fn add(&mut self, cas: &crate::cache::cas::Cas, name: String, entry: Entry) -> Result<()> {
-        let Entry::Folder { tree, .. } = entry else {
-            self.found.push((name, entry));
-            return Ok(());
-        };
-        cas.walk(&tree, &mut |path, entry| {
-            if !matches!(entry, Entry::Folder { .. }) {
-                self.found.push((format!("{name}/{}", text(path)?), entry.clone()));
-            }
-            Ok(())
-        })
-    }
-
-    /// Takes a file of the project by its last name, the contents of a folder, or what a glob matches.
-    fn local(&mut self, inputs: &Inputs<'_>, path: &str) -> Result<()> {
-        let path = path.trim_end_matches('/');
-        inputs.look(|local, stamps, seen| {
-            let first = seen.sources.len();
-            match local.entry(path, stamps, seen)? {
-                Some(Entry::Folder { .. }) => {
-                    for (name, entry) in local.select(path, &Globs::all(), stamps, seen)? {
-                        self.found.push((text(&name)?, entry));
-                    }
-                }
-                Some(entry) => self.found.push((last_name(path).to_string(), entry)),
-                None if path.contains(['*', '?', '[', '{']) => {
-                    let globs = Globs::new(&[path]).map_err(Error::failed)?;
-                    let found = local.select("", &globs, stamps, seen)?;
-                    if found.is_empty() {
-                        return Err(Error::failed(format!("`{path}` matches nothing")));
-                    }
-                    for (name, entry) in found {
-                        self.found.push((last_name(&text(&name)?).to_string(), entry));
-                    }
-                }
-                None => return Err(Error::failed(format!("there is no `{path}` in the project"))),
-            }
-            for (blob, stamp, path) in &seen.sources[first..] {
-                let same = stamps.digest(path, Algorithm::Sha256)?.filter(|(now, _)| now.stamp == *stamp);
-                let changed = || Failure::new(format!("read `{}`: it keeps changing", path.display()));
-                let (_, named) = same.ok_or_else(changed)?;
-                self.named.insert(blob.digest, named);
-                self.sources.insert(blob.digest, (*blob, *stamp, path.clone()));
-            }
-            Ok(())
-        })
-    }
-}
-
-fn last_name(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
-}
-
-fn text(name: &[u8]) -> Result<String> {
-    String::from_utf8(name.to_vec()).map_err(|_| {
-        Error::failed(format!("`{}` is not UTF-8 and cannot be uploaded", String::from_utf8_lossy(name)))
-    })
-}
-
-/// What is wanted where.
-#[derive(Serialize, Deserialize)]
-struct Wants {
-    destinations: Vec<Spec>,
-    files: Vec<File>,
-}
-
-struct Uploading {
-    wants: Wants,
-    /// Where the content comes from, by SHA-256.
-    parts: BTreeMap<Digest, Part>,
-    sources: BTreeMap<Digest, Source>,
-}
-
-/// The effect that wants this. Without its inputs it can only probe.
+/// The effect that wants this. Without its inputs it can only probe, if it is not about secrets.
 pub fn from_wants(wants: &Value) -> Option<Box<dyn Effect>> {
+    if let Ok(secrets) = Secrets::deserialize(wants) {
+        return Some(Box::new(secrets));
+    }
     let wants = Wants::deserialize(wants).ok()?;
     Some(Box::new(Uploading { wants, parts: BTreeMap::new(), sources: BTreeMap::new() }))
-}
-
-impl Effect for Uploading {
-    fn wants(&self) -> Value {
-        shipping::plain(&self.wants)
-    }
-
-    fn destinations(&self) -> Vec<String> {
-        self.wants.destinations.iter().map(|spec| spec.name.clone()).collect()
-    }
-
-    fn is_away(&self) -> bool {
-        self.wants.destinations.iter().any(|spec| !spec.is_here())
-    }
-
-    fn probe(&self, destination: usize, reach: &Reach<'_>) -> Result<Box<dyn Change + '_>, Fault> {
-        let spec = &self.wants.destinations[destination];
-        let watch = Told::destination(spec, reach, 0);
-        let asked = |file: &File| Asked { path: file.path.clone(), size: Some(file.blob.size) };
-        let files = self.wants.files.iter().map(asked).collect();
-        let question = Question { files, ..Question::default() };
-        let answer = shipping::open(spec, reach, &watch)?.ask(&question)?;
-        let mut bringing = Bringing { effect: self, spec, missing: Vec::new(), modes: Vec::new() };
-        for (file, found) in self.wants.files.iter().zip(answer.files) {
-            match found {
-                found if file.is(&found) => {}
-                Found::File { blob, .. } if blob == file.blob => bringing.modes.push(file),
-                Found::Other(what) => {
-                    let message = format!("`{}` on `{}` is {what}", file.path, spec.name);
-                    return Err(Failure::new(message).hint("remove it, or choose another path").into());
-                }
-                _ => bringing.missing.push(file),
-            }
-        }
-        Ok(Box::new(bringing))
-    }
-}
-
-/// What is missing at a destination.
-struct Bringing<'a> {
-    effect: &'a Uploading,
-    spec: &'a Spec,
-    missing: Vec<&'a File>,
-    modes: Vec<&'a File>,
-}
-
-impl Change for Bringing<'_> {
-    fn lines(&self) -> Vec<String> {
-        let files = self.missing.iter().map(|file| format!("{} {}", file.path, size_text(file.blob.size)));
-        let modes = self.modes.iter().map(|file| match &file.owner {
-            None => format!("{} mode {:04o}", file.path, file.mode),
-            Some(owner) => format!("{} mode {:04o}, owner {owner}", file.path, file.mode),
-        });
-        files.chain(modes).collect()
-    }
-
-    fn bytes(&self) -> u64 {
-        self.missing.iter().map(|file| file.blob.size).sum()
-    }
-
-    fn apply(&self, reach: &Reach<'_>) -> Result<u64, Fault> {
-        let watch = Told::destination(self.spec, reach, self.bytes());
-        let node = shipping::open(self.spec, reach, &watch)?;
-        let mut load = Load::default();
-        for file in &self.missing {
-            let part = self.effect.parts.get(&file.blob.digest);
-            let Some(part) = part else { panic!("BUG: what only probes is to be applied") };
-            self.effect.keep(part, reach.cache)?;
-            load.files.push(((*file).clone(), part.clone()));
-        }
-        load.modes.extend(self.modes.iter().copied().cloned());
-        let sent = match node.send(&load, &reach.cache.cas) {
-            // A local file that the cache had wrong is still there to be stored again.
-            Err(Trouble::Error(Error::Lost(lost))) if self.effect.sources.contains_key(&lost) => {
-                for (_, part) in &load.files {
-                    self.effect.keep(part, reach.cache)?;
-                }
-                node.send(&load, &reach.cache.cas)?
-            }
-            sent => sent?,
-        };
-        node.check(&self.effect.wants.files, &[])?;
-        Ok(sent)
-    }
-}
-
-impl Uploading {
-    /// Stores a local file's content, if the part is one.
-    fn keep(&self, part: &Part, cache: &Cache) -> Result<()> {
-        let Part::Blob(blob) = part else { return Ok(()) };
-        let Some((blob, stamp, path)) = self.sources.get(&blob.digest) else { return Ok(()) };
-        if cache.cas.put_known(path, stamp, blob)? {
-            return Ok(());
-        }
-        let message = format!("`{}` changed while it was uploaded", path.display());
-        Err(Failure::new(message).hint("run again").into())
-    }
 }

@@ -155,6 +155,147 @@ fn files_and_folders_of_the_project_go_too() {
     assert_eq!(world.read("n1/files/etc/a.conf").unwrap(), b"b");
 }
 
+/// A tree with a link, an empty folder, a folder and a file of modes of their own.
+fn tree(world: &mut World, file: &[u8]) {
+    let mut tree = Draft::empty(&world.cache.cas);
+    tree.put_file(b"t/sub/file", 0o640, file).unwrap();
+    tree.make_folder(b"t/closed", 0o700).unwrap();
+    tree.put_file(b"t/closed/in", 0o600, b"in").unwrap();
+    tree.make_folder(b"t/empty", 0o750).unwrap();
+    tree.insert(b"t/link", Entry::Link { target: b"sub/file".to_vec() }).unwrap();
+    let value = tree.store().unwrap();
+    world.value("compile.tree", value);
+    world.outputs.insert(TaskName("compile.tree".into()), vec!["t".into()]);
+}
+
+#[test]
+fn a_folder_goes_whole_and_by_difference() {
+    let mut world = world();
+    tree(&mut world, b"one");
+    let table = "from = 'compile.tree'\nhosts = 'n1'\ndir = '/srv/x'";
+    let shipped = effect(&world, table);
+    let all = [
+        "/srv/x/t/closed/ folder",
+        "/srv/x/t/empty/ folder",
+        "/srv/x/t/link link to sub/file",
+        "/srv/x/t/closed/in 2 B",
+        "/srv/x/t/sub/file 3 B",
+    ];
+    assert_eq!(lines(&world, &*shipped, 0), all);
+    assert_eq!(world.ship(&*shipped).unwrap(), [Some(5)]);
+    let base = world.path("n1/files/srv/x/t");
+    let at = |path: &str| base.join(path);
+    let mode = |path: &str| fs::status(at(path), fs::Links::Keep).unwrap().unwrap().mode;
+    let modes = ["closed", "empty", "sub", "closed/in", "sub/file"].map(mode);
+    assert_eq!(modes, [0o700, 0o750, 0o755, 0o600, 0o640]);
+    assert_eq!(std::fs::read_link(at("link")).unwrap().to_str().unwrap(), "sub/file");
+    assert_eq!(world.ship(&*shipped).unwrap(), [None]);
+    // Whose folder it is may choose its mode, and have more in it.
+    world.write("n1/files/srv/x/t/more/own", b"own", 0o644);
+    fs::set_mode(&at("empty"), 0o700).unwrap();
+    fs::remove_file(&at("link")).unwrap();
+    fs::make_link(b"elsewhere", &at("link")).unwrap();
+    tree(&mut world, b"two");
+    let shipped = effect(&world, table);
+    assert_eq!(lines(&world, &*shipped, 0), ["/srv/x/t/link link to sub/file", "/srv/x/t/sub/file 3 B"]);
+    assert_eq!(world.ship(&*shipped).unwrap(), [Some(3)]);
+    // With `delete` it may not.
+    let table = format!("{table}\ndelete = true");
+    world.write("n1/files/srv/x/old", b"old", 0o644);
+    world.write("n1/files/srv/y/other", b"other", 0o644);
+    fs::make_link(b"/srv/y", &at("away")).unwrap();
+    let shipped = effect(&world, &table);
+    let gone = [
+        "/srv/x/t/empty/ mode 0750",
+        "/srv/x/old deleted",
+        "/srv/x/t/away deleted",
+        "/srv/x/t/more/ deleted with 1 in it",
+    ];
+    assert_eq!(lines(&world, &*shipped, 0), gone);
+    assert_eq!(world.ship(&*shipped).unwrap(), [Some(0)]);
+    assert_eq!(fs::list(&world.path("n1/files/srv/x")).unwrap(), ["t"]);
+    assert_eq!(fs::list(&at("")).unwrap(), ["closed", "empty", "link", "sub"]);
+    assert_eq!(world.read("n1/files/srv/y/other").unwrap(), b"other");
+    assert_eq!(world.ship(&*shipped).unwrap(), [None]);
+    let again = upload::from_wants(&shipped.wants()).unwrap();
+    assert!(lines(&world, &*again, 0).is_empty() && again.wants() == shipped.wants());
+    // What is of another kind makes way.
+    fs::remove_file(&at("sub/file")).unwrap();
+    world.write("n1/files/srv/x/t/sub/file/deep/er", b"", 0o644);
+    fs::remove_tree(&at("empty")).unwrap();
+    fs::make_link(b"/srv/y", &at("empty")).unwrap();
+    assert_eq!(
+        lines(&world, &*shipped, 0),
+        [
+            "/srv/x/t/empty/ folder",
+            "/srv/x/t/sub/file 3 B",
+            "/srv/x/t/empty deleted",
+            "/srv/x/t/sub/file/ deleted with 2 in it"
+        ]
+    );
+    world.ship(&*shipped).unwrap();
+    assert_eq!(world.read("n1/files/srv/x/t/sub/file").unwrap(), b"two");
+    assert_eq!(world.ship(&*shipped).unwrap(), [None]);
+    // A link in place of the folder is not gone through.
+    fs::remove_tree(&world.path("n1/files/srv/x")).unwrap();
+    fs::make_link(b"y", &world.path("n1/files/srv/x")).unwrap();
+    let Err(Fault::Error(error)) = shipped.probe(0, &world.reach()) else { panic!("no failure") };
+    assert!(error.to_string().contains("is a link"), "{error}");
+}
+
+#[test]
+fn nothing_stays_of_a_secret() {
+    let world = world();
+    let secret = b"correct horse battery staple".repeat(4000);
+    world.write("key", &secret, 0o644);
+    let table = "from = './key'\nhosts = 'all'\nto = '/etc/app/key'\nsecret = true";
+    let shipped = effect(&world, table);
+    assert_eq!(lines(&world, &*shipped, 0), ["/etc/app/key secret"]);
+    assert_eq!(world.ship(&*shipped).unwrap(), [Some(112_000), Some(112_000)]);
+    for node in ["n1", "n2"] {
+        let path = format!("{node}/files/etc/app/key");
+        assert_eq!(world.read(&path).unwrap(), secret);
+        assert_eq!(fs::status(world.path(&path), fs::Links::Keep).unwrap().unwrap().mode, 0o600);
+    }
+    assert_eq!(world.ship(&*shipped).unwrap(), [None, None]);
+    fs::set_mode(&world.path("n2/files/etc/app/key"), 0o644).unwrap();
+    world.later();
+    let again = upload::from_wants(&shipped.wants()).unwrap();
+    assert_eq!(lines(&world, &*again, 1), ["/etc/app/key mode 0600"]);
+    assert_eq!(world.ship(&*again).unwrap(), [None, Some(0)]);
+    // An edit is seen by what is remembered alone, and sent by it.
+    world.write("key", b"another", 0o600);
+    let again = upload::from_wants(&shipped.wants()).unwrap();
+    assert_eq!(world.ship(&*again).unwrap(), [Some(7), Some(7)]);
+    world.later();
+    for wrong in [&secret[..], b"another"] {
+        for digest in [Digest::of(wrong), Digest::sha256_of(wrong)] {
+            assert!(!world.cache.cas.path(&digest).exists());
+            let raw = digest.bytes();
+            for (path, bytes) in everything(&world.path("cache")) {
+                let within = |what: &[u8]| bytes.windows(what.len()).any(|window| window == what);
+                let hex = digest.hex();
+                assert!(!within(raw) && !within(hex.as_bytes()) && !within(&wrong[..7]), "{path}");
+            }
+        }
+    }
+    let none = effect(&world, &table.replace("./key", "./none"));
+    let Err(Fault::Error(error)) = none.probe(0, &world.reach()) else { panic!("no failure") };
+    assert_eq!(error.to_string(), "read the secret `none`: there is no `none`");
+}
+
+fn everything(folder: &std::path::Path) -> Vec<(String, Vec<u8>)> {
+    let mut all = Vec::new();
+    for name in fs::list(folder).unwrap_or_default() {
+        let path = folder.join(name);
+        match path.is_dir() {
+            true => all.extend(everything(&path)),
+            false => all.push((path.display().to_string(), std::fs::read(&path).unwrap_or_default())),
+        }
+    }
+    all
+}
+
 #[test]
 fn lost_content_is_reported() {
     let world = world();
@@ -190,6 +331,9 @@ fn wrong_tables_are_mistakes_and_wrong_inputs_failures() {
         ("dir = 'a'\nto = 'b'", "`dir` and `to` exclude each other"),
         ("dir = '/a/../b'", "`/a/../b` cannot be a path on a host"),
         ("to = 'a'\nmode = '999'", "`999` is not a mode"),
+        ("dir = '/etc'\ndelete = true", "`/etc` is not a folder of one's own: nothing is deleted in it"),
+        ("to = '/a/b'\ndelete = true", "`/a/b` is one file: there is nothing to delete beside it"),
+        ("dir = '/a'\nsecret = true", "what `save.archives` makes is in the cache, and no secret"),
     ] {
         let table = format!("from = 'save.archives'\nhosts = 'n1'\n{rest}");
         let mut upload: Upload = toml::from_str(&table).unwrap();
@@ -207,8 +351,8 @@ fn wrong_tables_are_mistakes_and_wrong_inputs_failures() {
         failure(&world, &table("['compile.tool', './tool']", "/x/")),
         "two files would be uploaded to `/x/tool`"
     );
-    fs::make_link(b"tool", &world.path("link")).unwrap();
-    assert_eq!(failure(&world, &table("'./link'", "/x/")), "`link` is a link: only files are uploaded");
+    fs::make_link(b"a\nb", &world.path("link")).unwrap();
+    assert_eq!(failure(&world, &table("'./link'", "/x/")), "the link `link` to `a\nb` cannot be uploaded");
     world.outputs.insert(TaskName("compile.tool".into()), vec!["gone".into()]);
     assert_eq!(failure(&world, &table("'compile.tool'", "/x/")), "the output `gone` is not there");
     let upload = upload(&world, &table("['save.archives', 'save.archives']", "/"));

@@ -3,4 +3,7 @@
 mod builder;
 mod connect;
 mod files;
+mod folders;
 mod images;
+mod secrets;
+mod wire;

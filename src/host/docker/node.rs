@@ -80,15 +80,15 @@ impl Docker<'_> {
 
 impl Node for Docker<'_> {
     fn ask(&self, question: &Question<'_>) -> Result<Answer, Trouble> {
-        if !question.files.is_empty() {
+        if !question.files.is_empty() || !question.folders.is_empty() {
             return Err(self.no_files());
         }
         let images = question.images.iter().map(|image| self.standing(image));
-        Ok(Answer { files: Vec::new(), images: images.collect::<Result<_, _>>()? })
+        Ok(Answer { images: images.collect::<Result<_, _>>()?, ..Answer::default() })
     }
 
     fn send(&self, load: &Load<'_>, content: &dyn Content) -> Result<u64, Trouble> {
-        if !load.files.is_empty() || !load.modes.is_empty() {
+        if load.has_files() {
             return Err(self.no_files());
         }
         let parts: BTreeMap<Digest, &(Blob, Part)> =

@@ -6,13 +6,15 @@ use std::collections::BTreeMap;
 use super::Talk;
 use super::files_script::{ASK, PLACE, READ, RESUMED};
 use super::links::Link;
+use super::packing::Unpacking;
+use super::placing::{Placing, Stuck, is_small};
 use super::talk::said;
 use super::wrapper::As;
 use crate::digest::{Blob, Digest};
 use crate::error::{Error, Failure, Result};
-use crate::host::node::{Asked, File, Found, Load, Owner, Trouble, Watch};
+use crate::host::node::{Asked, File, Found, Listing, Load, Owner, Trouble, Watch};
 use crate::host::passing::Departure;
-use crate::recipe::{Content, Part, Recipe, Sink};
+use crate::recipe::{Content, Part, Sink};
 
 /// Files on a host.
 pub struct Files<'a> {
@@ -23,9 +25,6 @@ pub struct Files<'a> {
     /// Whoever watches.
     pub watch: &'a dyn Watch,
 }
-
-/// Bits of a mode, as the kernel has them.
-const KIND: u32 = 0o170_000;
 
 impl Files<'_> {
     fn start(&self, script: &str, arguments: &[&str]) -> Result<Talk<'_>, Trouble> {
@@ -43,60 +42,84 @@ impl Files<'_> {
         Err(Error::failed(format!("`{path}` cannot be the path of a file on `{name}`: it {message}")))
     }
 
-    /// What is at paths.
-    pub fn ask(&self, files: &[Asked]) -> Result<Vec<Found>, Trouble> {
+    /// What is at paths, and in folders.
+    pub fn ask(&self, files: &[Asked], folders: &[String]) -> Result<(Vec<Found>, Vec<Listing>), Trouble> {
         let mut list = String::new();
         for file in files {
             let size = file.size.map_or("-".to_string(), |size| size.to_string());
             list.push_str(&format!("{size} {}\n", self.path(&file.path)?));
         }
         list.push('\n');
-        let mut talk = self.start(ASK, &[])?;
+        let folders: Vec<&str> = folders.iter().map(|folder| self.path(folder)).collect::<Result<_>>()?;
+        let mut talk = self.start(ASK, &folders)?;
         // A host that has ended does not read, and says why below.
         let written = talk.write(list.as_bytes());
-        let (mut stats, mut hashes) = (BTreeMap::new(), BTreeMap::new());
-        let mut ends = 0;
-        while let Some(line) = talk.line()? {
-            match ends {
-                _ if line == "==" => ends += 1,
-                0 => {
-                    if let Some((path, stat)) = Stat::read(&line) {
-                        stats.insert(path, stat);
-                    }
-                }
-                _ => {
-                    if let Some((path, hash)) = read_hash(&line) {
-                        hashes.insert(path, hash);
-                    }
-                }
-            }
+        let mut heard = Vec::new();
+        while let Some(section) = section(&mut talk)? {
+            heard.push(section);
         }
         let ended = talk.finish()?;
-        if ends != 2 || ended.status != 0 {
+        if heard.len() != 4 + folders.len() || ended.status != 0 {
             let message = format!("`{}` did not say what it has", self.link.name());
             return Err(Failure::new(message).detail(ended.said.lines().map(str::to_string)).into());
         }
         written?;
+        let (listings, heard) = (heard.split_off(4), heard);
+        self.link.know_zstd(heard[0].iter().any(|line| line == "zstd"));
+        let stats: BTreeMap<String, Stat> = heard[1].iter().filter_map(|line| Stat::read(line)).collect();
+        let targets: BTreeMap<&str, &str> =
+            heard[2].chunks_exact(2).map(|pair| (pair[0].as_str(), pair[1].as_str())).collect();
+        let hashes: BTreeMap<String, Digest> = heard[3].iter().filter_map(|line| read_hash(line)).collect();
         let mut found = Vec::new();
         for file in files {
             found.push(match stats.get(&file.path) {
                 None => Found::Nothing,
-                Some(stat) => match stat.mode & KIND {
-                    0o100_000 if file.size.is_some_and(|size| size != stat.size) => Found::Differs,
-                    0o100_000 => {
+                Some(stat) => match stat.kind {
+                    'f' if file.size.is_some_and(|size| size != stat.size) => Found::Differs,
+                    'f' => {
                         let Some(digest) = hashes.get(&file.path) else {
                             return Err(self.unread(&file.path, &ended.said).into());
                         };
                         let blob = Blob { digest: *digest, size: stat.size };
-                        Found::File { blob, mode: stat.mode & 0o7777, owner: Some(stat.owner.clone()) }
+                        Found::File { blob, mode: stat.mode, owner: Some(stat.owner.clone()) }
                     }
-                    0o040_000 => Found::Other("a folder"),
-                    0o120_000 => Found::Link,
-                    _ => Found::Other("a socket, pipe or device"),
+                    'd' => Found::Folder { mode: stat.mode, owner: Some(stat.owner.clone()) },
+                    'l' => Found::Link {
+                        target: targets.get(file.path.as_str()).map(ToString::to_string),
+                        owner: Some(stat.owner.clone()),
+                    },
+                    _ => Found::Other,
                 },
             });
         }
-        Ok(found)
+        let listings = folders.iter().zip(listings).map(|(folder, lines)| self.listing(folder, lines));
+        Ok((found, listings.collect::<Result<_, Trouble>>()?))
+    }
+
+    fn listing(&self, folder: &str, lines: Vec<String>) -> Result<Listing, Trouble> {
+        let mut lines = lines.into_iter();
+        let first = lines.next().unwrap_or_default();
+        let real = match first.as_str() {
+            "nothing" => return Ok(Listing::Nothing),
+            "other" => return Ok(Listing::Other),
+            line => line.strip_prefix("folder ").unwrap_or_default().to_string(),
+        };
+        let mut inside = Vec::new();
+        for line in lines {
+            let path = line.get(2..).and_then(|path| path.strip_prefix(folder)?.strip_prefix('/'));
+            match path {
+                Some(path) if !path.contains('\0') => {
+                    inside.push((path.to_string(), line.starts_with("d ")))
+                }
+                _ => {
+                    let line = line.get(2..).unwrap_or_default().replace('\0', "\\n");
+                    let message =
+                        format!("`{line}` on `{}` has a name that cannot be dealt with", self.link.name());
+                    return Err(Failure::new(message).hint("remove it there").into());
+                }
+            }
+        }
+        Ok(Listing::Folder { real, inside })
     }
 
     fn unread(&self, path: &str, errors: &str) -> Failure {
@@ -105,113 +128,43 @@ impl Files<'_> {
         Failure::new(format!("read `{path}` on `{}`: {why}", self.link.name()))
     }
 
-    /// Places files, and sets modes and owners; returns the bytes of payload that went.
+    /// Does all that a load says of files; returns the bytes that went for their content.
     pub fn place(&self, load: &Load<'_>, content: &dyn Content) -> Result<u64, Trouble> {
         let mut files: Vec<&(File, Part)> = load.files.iter().collect();
-        for (file, _) in &files {
-            self.path(&file.path)?;
+        let all = load.files.iter().map(|(file, _)| file).chain(&load.modes).map(|file| &file.path);
+        let bare = load.bare.iter().chain(&load.folders);
+        for path in all.chain(bare.map(|bare| &bare.path)) {
+            self.path(path)?;
         }
-        // Files of one folder together: it is locked and synced once.
-        files.sort_by_key(|(file, _)| file.path.rsplit_once('/').map(|(folder, _)| folder.to_string()));
+        // Files of one folder together: it is locked and synced once. Small ones after each other.
+        files.sort_by_key(|(file, _)| {
+            let folder = file.path.rsplit_once('/').map(|(folder, _)| folder.to_string());
+            (folder, !is_small(file, load.trace))
+        });
         let resumed = RESUMED.to_string();
-        let mut talk = self.start(PLACE, &[&resumed])?;
-        let mut sent = 0;
-        let (mut waiting, mut asked) = (Vec::new(), Vec::new());
-        for (file, part) in files {
-            let (owner, size) = (file.owner.as_deref().unwrap_or("-"), file.blob.size);
-            let mode = format!("{:04o}", file.mode);
-            let line = format!("put {size} {mode} {owner} {}\n{}\n", file.blob.digest.hex(), file.path);
-            let mut step = || -> Result<(), Stuck> {
-                write(&mut talk, line.as_bytes())?;
-                asked.push(file);
-                // Small files go without waiting for what is said of the last.
-                if size >= RESUMED || waiting.len() >= 64 {
-                    self.hear(&mut talk, &mut waiting)?;
-                }
-                waiting.push(file);
-                let from = match size >= RESUMED {
-                    true => self.have(&mut talk)?,
-                    false => 0,
-                };
-                let mut stream = Stream {
-                    talk: &mut talk,
-                    skip: from,
-                    sent: &mut sent,
-                    watch: self.watch,
-                    trouble: None,
-                };
-                let mut recipe = Recipe::new();
-                recipe.push(part);
-                let done = recipe.send(content, &mut stream);
-                match stream.trouble.take() {
-                    Some(trouble) => Err(Stuck::of(trouble, stream.talk)),
-                    None => Ok(done.map_err(Trouble::from)?),
-                }
-            };
-            if let Err(trouble) = step() {
-                return Err(self.why(talk, file, trouble));
-            }
-        }
-        let mut rest = || -> Result<(), Stuck> {
-            self.hear(&mut talk, &mut waiting)?;
-            for file in &load.modes {
-                let owner = file.owner.as_deref().unwrap_or("-");
-                let path = self.path(&file.path).map_err(Trouble::from)?;
-                let line = format!("set {:04o} {owner}\n{path}\n", file.mode);
-                write(&mut talk, line.as_bytes())?;
-                waiting.push(file);
-                self.hear(&mut talk, &mut waiting)?;
-            }
-            write(&mut talk, b"end\n")?;
-            self.said_done(&mut talk)
+        let talk = self.start(PLACE, &[&resumed])?;
+        let mut placing = Placing {
+            files: self,
+            talk,
+            trace: load.trace,
+            sent: 0,
+            waiting: Vec::new(),
+            few: Vec::new(),
+            at: "",
         };
-        let Some(last) = asked.last().copied().or(load.modes.last()) else { return Ok(0) };
-        if let Err(trouble) = rest() {
-            let file = waiting.first().copied().unwrap_or(last);
-            return Err(self.why(talk, file, trouble));
+        if let Err(stuck) = placing.all(load, &files, content) {
+            let subject = placing.subject();
+            return Err(self.why(placing.talk, subject, stuck));
         }
-        match talk.finish()? {
+        let sent = placing.sent;
+        match placing.talk.finish()? {
             ended if ended.status == 0 => Ok(sent),
-            ended => Err(self.failed(last, "sync", &ended.said).into()),
-        }
-    }
-
-    /// Hears that all files that were sent are placed.
-    fn hear(&self, talk: &mut Talk<'_>, waiting: &mut Vec<&File>) -> Result<(), Stuck> {
-        while !waiting.is_empty() {
-            self.said_done(talk)?;
-            waiting.remove(0);
-        }
-        Ok(())
-    }
-
-    /// The next answer, which should be that something is done.
-    fn said_done(&self, talk: &mut Talk<'_>) -> Result<(), Stuck> {
-        loop {
-            match talk.line()? {
-                Some(line) if line == "done" => return Ok(()),
-                Some(line) if line == "waits" => self.watch.waits(),
-                Some(line) if line.starts_with("have ") => {}
-                line => return Err(Stuck::Said(line)),
-            }
-        }
-    }
-
-    /// How much of a file is there from an earlier time.
-    fn have(&self, talk: &mut Talk<'_>) -> Result<u64, Stuck> {
-        loop {
-            match talk.line()? {
-                Some(line) if line == "waits" => self.watch.waits(),
-                line => match line.as_deref().and_then(|line| line.strip_prefix("have ")?.parse().ok()) {
-                    Some(have) => return Ok(have),
-                    None => return Err(Stuck::Said(line)),
-                },
-            }
+            ended => Err(self.failed("", "sync", &ended.said).into()),
         }
     }
 
     /// Why a file could not be placed, as the host tells it.
-    fn why(&self, mut talk: Talk<'_>, file: &File, stuck: Stuck) -> Trouble {
+    fn why(&self, mut talk: Talk<'_>, path: &str, stuck: Stuck) -> Trouble {
         let mut said = match stuck {
             Stuck::Trouble(trouble) => return trouble,
             Stuck::Said(said) => said,
@@ -229,13 +182,13 @@ impl Files<'_> {
         }
         let step = said.as_ref().map_or("end", |said| said.strip_prefix("fail ").unwrap_or(said));
         match talk.finish() {
-            Ok(ended) => self.failed(file, step, &ended.said).into(),
+            Ok(ended) => self.failed(path, step, &ended.said).into(),
             Err(trouble) => trouble,
         }
     }
 
-    fn failed(&self, file: &File, step: &str, errors: &str) -> Failure {
-        let (path, host) = (&file.path, self.link.name());
+    fn failed(&self, path: &str, step: &str, errors: &str) -> Failure {
+        let host = self.link.name();
         let why = said(errors);
         match step {
             "digest" => {
@@ -244,6 +197,11 @@ impl Files<'_> {
             }
             "folder" => Failure::new(format!("`{path}` on `{host}` is a folder"))
                 .hint("remove it, or choose another path"),
+            "gone" => {
+                let why = why.unwrap_or_else(|| "there is a link on the way by now".into());
+                Failure::new(format!("delete `{path}` on `{host}`: {why}"))
+                    .hint("somebody else may have changed it: run again")
+            }
             "lock" => {
                 Failure::new(format!("`{path}` on `{host}`: somebody else is writing there for an hour"))
             }
@@ -272,8 +230,15 @@ impl Files<'_> {
     /// Streams a file.
     pub fn read(&self, path: &str, from: u64, sink: &mut dyn Sink) -> Result<(), Trouble> {
         let mut talk = self.start(READ, &[&from.to_string(), self.path(path)?])?;
+        let way = talk.line()?;
         let mut departure = Departure { sink, watch: self.watch };
-        talk.stream(&mut departure)?;
+        if way.as_deref() == Some("zstd") {
+            let mut unpacking = Unpacking::new(&mut departure)?;
+            talk.stream(&mut unpacking)?;
+            unpacking.finish()?;
+        } else {
+            talk.stream(&mut departure)?;
+        }
         match talk.finish()? {
             ended if ended.status == 0 => Ok(()),
             ended => {
@@ -291,37 +256,21 @@ impl Files<'_> {
     }
 }
 
-/// Why it does not go on.
-enum Stuck {
-    /// The host said something else than that it is done, or nothing more.
-    Said(Option<String>),
-    /// Something else.
-    Trouble(Trouble),
-}
-
-impl From<Trouble> for Stuck {
-    fn from(trouble: Trouble) -> Self {
-        Self::Trouble(trouble)
-    }
-}
-
-impl Stuck {
-    /// What stopped writing: if the other end is over, that will say why.
-    fn of(trouble: Trouble, talk: &Talk<'_>) -> Self {
-        match trouble {
-            Trouble::Error(Error::Failed(_)) if talk.is_over() => Self::Said(None),
-            other => Self::Trouble(other),
+/// The lines up to the next `==`; nothing if there are no more.
+fn section(talk: &mut Talk<'_>) -> Result<Option<Vec<String>>, Trouble> {
+    let mut lines = Vec::new();
+    while let Some(line) = talk.line()? {
+        if line == "==" {
+            return Ok(Some(lines));
         }
+        lines.push(line);
     }
+    Ok(None)
 }
 
-fn write(talk: &mut Talk<'_>, bytes: &[u8]) -> Result<(), Stuck> {
-    let written = talk.write(bytes);
-    written.map_err(|trouble| Stuck::of(trouble, talk))
-}
-
-/// What `stat` says of a file.
+/// What `find` says of a path.
 struct Stat {
+    kind: char,
     mode: u32,
     size: u64,
     owner: Owner,
@@ -329,13 +278,14 @@ struct Stat {
 
 impl Stat {
     fn read(line: &str) -> Option<(String, Self)> {
-        let mut words = line.splitn(7, ' ');
-        let mode = u32::from_str_radix(words.next()?, 16).ok()?;
+        let mut words = line.splitn(8, ' ');
+        let kind = words.next()?.chars().next()?;
+        let mode = u32::from_str_radix(words.next()?, 8).ok()?;
         let size = words.next()?.parse().ok()?;
         let mut next = || words.next().map(str::to_string);
         let (uid, gid, user, group) = (next()?, next()?, next()?, next()?);
         let owner = Owner { user: [user, uid], group: [group, gid] };
-        Some((next()?, Self { mode, size, owner }))
+        Some((next()?, Self { kind, mode, size, owner }))
     }
 }
 
@@ -348,33 +298,4 @@ fn read_hash(line: &str) -> Option<(String, Digest)> {
     let (hash, path) = line.split_once(" *").or_else(|| line.split_once("  "))?;
     let path = if escaped { path.replace("\\\\", "\\") } else { path.to_string() };
     Some((path, format!("sha256:{hash}").parse().ok()?))
-}
-
-/// Sends content, from a byte on.
-pub struct Stream<'a, 'b> {
-    /// To whom.
-    pub talk: &'a mut Talk<'b>,
-    /// What is there already.
-    pub skip: u64,
-    /// What went.
-    pub sent: &'a mut u64,
-    /// Whoever watches.
-    pub watch: &'a dyn Watch,
-    /// What stopped it, if it was the host.
-    pub trouble: Option<Trouble>,
-}
-
-impl Sink for Stream<'_, '_> {
-    fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
-        let skipped = self.skip.min(bytes.len() as u64);
-        self.skip -= skipped;
-        let bytes = &bytes[usize::try_from(skipped).unwrap_or(bytes.len())..];
-        if let Err(trouble) = self.talk.write(bytes) {
-            self.trouble = Some(trouble);
-            return Err(Error::failed("the host takes no more"));
-        }
-        *self.sent += bytes.len() as u64;
-        self.watch.moved(bytes.len() as u64);
-        Ok(())
-    }
 }

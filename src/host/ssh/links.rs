@@ -1,7 +1,7 @@
 //! Connections to hosts: at most one to each, held while it is of use, and never more than so many at
 //! once. Does not know what is done with them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,6 +15,7 @@ use super::Address;
 use super::folder;
 use super::limit::Limit;
 use super::master::{self, Master};
+use super::ways::{self, Making};
 use crate::error::{Error, Failure, io_words};
 use crate::host::node::{Trouble, Watch};
 
@@ -22,8 +23,6 @@ use crate::host::node::{Trouble, Watch};
 pub const PARALLEL: usize = 32;
 /// Sessions on a connection: sshd allows ten.
 const SESSIONS: usize = 8;
-/// Connections that are made at the same time: sshd begins to refuse at ten.
-const CONNECTING: usize = 8;
 /// How often it is looked whether the user wants to stop.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -42,7 +41,9 @@ pub struct Links {
 #[derive(Default)]
 struct State {
     links: BTreeMap<String, Entry>,
-    connecting: usize,
+    making: Making,
+    /// Hosts that do not count: somebody who is at another one needs them.
+    beside: BTreeSet<String>,
     turn: u64,
 }
 
@@ -118,6 +119,12 @@ impl Links {
         }
     }
 
+    /// A host is read from while others are written to: it is held besides as many as there may be, because
+    /// they could all wait for it.
+    pub fn set_beside(&self, name: &str) {
+        self.state().beside.insert(name.to_string());
+    }
+
     /// How many hosts at once.
     pub fn parallel(&self) -> usize {
         self.parallel.load(Ordering::SeqCst)
@@ -163,14 +170,21 @@ impl Links {
                     continue;
                 }
                 None => {
-                    if state.connecting < CONNECTING
-                        && let Some(idle) = self.room(&mut state)
-                    {
-                        state.links.insert(name.to_string(), Entry::Connecting);
-                        state.connecting += 1;
+                    if state.making.may(name) {
+                        if let Some(idle) = self.room(name, &mut state) {
+                            state.links.insert(name.to_string(), Entry::Connecting);
+                            state.making.begin(name, address);
+                            drop(state);
+                            drop(idle);
+                            break;
+                        }
+                    } else if let Some((host, address)) = state.making.unknown(name, address) {
                         drop(state);
-                        drop(idle);
-                        break;
+                        let way = ways::ask(&address, root, &self.env);
+                        state = self.state();
+                        state.making.know(host, way);
+                        self.changed.notify_all();
+                        continue;
                     }
                 }
             }
@@ -178,7 +192,7 @@ impl Links {
         }
         let connected = self.connect(name, address, root, watch);
         let mut state = self.state();
-        state.connecting -= 1;
+        state.making.end(name);
         state.links.remove(name);
         let guard = match connected {
             Ok(link) => {
@@ -199,13 +213,18 @@ impl Links {
     }
 
     /// Room for one more connection, if there is any; the one that was idle longest makes way.
-    fn room(&self, state: &mut State) -> Option<Option<Entry>> {
-        let held = state.links.values().filter(|entry| !matches!(entry, Entry::Absent(_))).count();
-        if held < self.parallel() {
+    fn room(&self, name: &str, state: &mut State) -> Option<Option<Entry>> {
+        let counts = |(name, entry): &(&String, &Entry)| {
+            !matches!(entry, Entry::Absent(_)) && !state.beside.contains(*name)
+        };
+        let held = state.links.iter().filter(counts).count();
+        if held < self.parallel() || state.beside.contains(name) {
             return Some(None);
         }
         let idle = state.links.iter().filter_map(|(name, entry)| match entry {
-            Entry::Held { users: 0, turn, .. } => Some((*turn, name.clone())),
+            Entry::Held { users: 0, turn, .. } if !state.beside.contains(name) => {
+                Some((*turn, name.clone()))
+            }
             _ => None,
         });
         let (_, name) = idle.min()?;
@@ -247,6 +266,7 @@ impl Links {
             total: self.limit.clone(),
             master,
             broken: AtomicBool::new(false),
+            zstd: AtomicBool::new(false),
             places: Mutex::new(SESSIONS),
             freed: Condvar::new(),
         })
@@ -282,6 +302,7 @@ pub struct Link {
     total: Arc<OnceLock<Limit>>,
     master: Master,
     broken: AtomicBool,
+    zstd: AtomicBool,
     places: Mutex<usize>,
     freed: Condvar,
 }
@@ -321,6 +342,16 @@ impl Link {
     /// Whether nothing may go faster than some rate.
     pub fn is_limited(&self) -> bool {
         self.limit.is_some() || self.total.get().is_some()
+    }
+
+    /// Whether the host has zstd; not so before it was asked.
+    pub fn has_zstd(&self) -> bool {
+        self.zstd.load(Ordering::Relaxed)
+    }
+
+    /// The host said whether it has zstd.
+    pub fn know_zstd(&self, has: bool) {
+        self.zstd.store(has, Ordering::Relaxed);
     }
 
     fn is_whole(&self) -> bool {

@@ -1,7 +1,8 @@
 //! Hosts by ssh: the user's own `ssh` program holds one connection to each (`master`), and sessions on it
-//! run what is wanted under one constant wrapper (`wrapper`, `talk`). `links` keeps the connections,
-//! `files` is files there, `node` is the whole as a host like any other. `toolbox` is what it has to compile with, and
-//! `workplace` a folder there in which commands run. Knows no task.
+//! run what is wanted under one constant wrapper (`wrapper`, `talk`). `links` keeps the connections, `ways`
+//! counts those in the making, `files` is files there (`placing` sends them, `packing` packs what pays), `node` is
+//! the whole as a host like any other. `toolbox` is what it has to compile with, and `workplace` a folder there in
+//! which commands run. Knows no task.
 
 mod files;
 mod files_script;
@@ -10,9 +11,12 @@ mod limit;
 mod links;
 mod master;
 mod node;
+mod packing;
+mod placing;
 mod talk;
 pub mod toolbox;
 pub mod trust;
+mod ways;
 pub mod workplace;
 mod workplace_data;
 mod workplace_script;

@@ -67,8 +67,8 @@ impl<'a> Remote<'a> {
 impl Node for Remote<'_> {
     fn ask(&self, question: &Question<'_>) -> Result<Answer, Trouble> {
         let mut answer = Answer::default();
-        if !question.files.is_empty() {
-            answer.files = self.files().ask(&question.files)?;
+        if !question.files.is_empty() || !question.folders.is_empty() {
+            (answer.files, answer.folders) = self.files().ask(&question.files, &question.folders)?;
         }
         if !question.images.is_empty() {
             answer.images = self.containerd().ask(question.images)?;
@@ -78,7 +78,7 @@ impl Node for Remote<'_> {
 
     fn send(&self, load: &Load<'_>, content: &dyn Content) -> Result<u64, Trouble> {
         let mut sent = 0;
-        if !load.files.is_empty() || !load.modes.is_empty() {
+        if load.has_files() {
             sent += self.files().place(load, content)?;
         }
         if !load.images.is_empty() {
