@@ -2,13 +2,20 @@
 
 use std::cell::OnceCell;
 
+use memchr::{memchr, memchr_iter};
+
 /// Content cut in lines, each with its line end.
 pub struct Text<'a> {
     bytes: &'a [u8],
-    /// Where each line begins, and the end.
-    starts: Vec<usize>,
+    count: usize,
+    /// Where every eighth line begins. The rest is found from there: a place for each line would be memory of
+    /// a fifth of the content, which costs more to touch than the few lines that are asked for.
+    marks: Vec<usize>,
     index: OnceCell<Index>,
 }
+
+/// Lines from one mark to the next.
+const STRIDE: usize = 8;
 
 /// How the lines of a text end, as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,61 +53,74 @@ impl Ends {
 impl<'a> Text<'a> {
     /// Cuts `bytes` in lines.
     pub fn new(bytes: &'a [u8]) -> Self {
-        let mut starts = Vec::with_capacity(bytes.len() / 24 + 2);
-        starts.push(0);
-        let mut words = bytes.chunks_exact(8);
-        let mut at = 0;
-        for word in &mut words {
-            // The high bit of each byte that is a line end, and of no other: eight bytes at a time, as files
-            // of many megabytes are cut.
-            let word = u64::from_le_bytes(word.try_into().expect("BUG: chunks of eight"));
-            let word = word ^ (EACH * u64::from(b'\n'));
-            let low = EACH * 0x7f;
-            let mut ends = !(((word & low) + low) | word | low);
-            while ends != 0 {
-                starts.push(at + ends.trailing_zeros() as usize / 8 + 1);
-                ends &= ends - 1;
+        let (mut count, mut marks) = (0, vec![0]);
+        for end in memchr_iter(b'\n', bytes) {
+            count += 1;
+            if count % STRIDE == 0 {
+                marks.push(end + 1);
             }
-            at += 8;
         }
-        starts.extend(
-            words.remainder().iter().zip(at + 1..).filter(|(byte, _)| **byte == b'\n').map(|(_, at)| at),
-        );
-        if starts.last() != Some(&bytes.len()) {
-            starts.push(bytes.len());
-        }
-        Self { bytes, starts, index: OnceCell::new() }
+        count += usize::from(!matches!(bytes, [] | [.., b'\n']));
+        Self { bytes, count, marks, index: OnceCell::new() }
     }
 
     /// The number of lines.
     pub fn count(&self) -> usize {
-        self.starts.len() - 1
+        self.count
+    }
+
+    /// Where a line begins, from 0; after the last one, the end.
+    fn start(&self, at: usize) -> usize {
+        assert!(at <= self.count, "BUG: line {at} of {}", self.count);
+        if at == self.count {
+            return self.bytes.len();
+        }
+        let mut start = self.marks[at / STRIDE];
+        for _ in 0..at % STRIDE {
+            start += line_of(&self.bytes[start..]).len();
+        }
+        start
+    }
+
+    /// The lines from one on, from 0.
+    pub fn lines(&self, from: usize) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let mut rest = &self.bytes[self.start(from)..];
+        std::iter::from_fn(move || {
+            let (line, after) = rest.split_at(line_of(rest).len());
+            rest = after;
+            (!line.is_empty()).then_some(line)
+        })
     }
 
     /// A line, from 0.
     pub fn line(&self, at: usize) -> &'a [u8] {
-        &self.bytes[self.starts[at]..self.starts[at + 1]]
+        line_of(&self.bytes[self.start(at)..])
     }
 
     /// The bytes of lines `from..to`, from 0.
     pub fn range(&self, from: usize, to: usize) -> &'a [u8] {
-        &self.bytes[self.starts[from]..self.starts[to]]
+        &self.bytes[self.start(from)..self.start(to)]
     }
 
     /// How its lines end.
     pub fn ends(&self) -> Ends {
-        Ends::of((0..self.count()).map(|at| self.line(at)))
+        Ends::of(self.lines(0))
     }
 
     /// How many of `lines` are those from `at` on, up to the first that is not.
     pub fn agreeing(&self, at: usize, lines: &[&[u8]]) -> usize {
-        lines.iter().zip(at..self.count()).take_while(|(line, at)| self.line(*at) == **line).count()
+        self.lines(at.min(self.count)).zip(lines).take_while(|(line, other)| line == *other).count()
     }
 
     /// The index, made when first needed: most hunks fit where they say.
     pub fn index(&self) -> &Index {
         self.index.get_or_init(|| Index::new(self))
     }
+}
+
+/// The first line of some bytes, with its line end.
+fn line_of(bytes: &[u8]) -> &[u8] {
+    memchr(b'\n', bytes).map_or(bytes, |end| &bytes[..=end])
 }
 
 /// Where each line occurs, and sums with which any stretch of lines is compared in constant time.
@@ -113,9 +133,6 @@ pub struct Index {
     powers: Vec<u64>,
 }
 
-/// A one in each byte.
-const EACH: u64 = u64::from_ne_bytes([1; 8]);
-
 const PRIME: u64 = (1 << 61) - 1;
 const BASE: u64 = 0x0123_4567_89ab_cdef;
 
@@ -126,8 +143,8 @@ impl Index {
         let mut sums = Vec::with_capacity(count + 1);
         let mut powers = Vec::with_capacity(count + 1);
         let (mut sum, mut power) = (0, 1);
-        for at in 0..count {
-            let hash = hash(text.line(at));
+        for (at, line) in text.lines(0).enumerate() {
+            let hash = hash(line);
             places.push((hash, u32::try_from(at).unwrap_or(u32::MAX)));
             sums.push(sum);
             powers.push(power);
