@@ -326,7 +326,7 @@ pub trait Memory: Sync {
 }
 
 /// Whoever watches what goes on at a host.
-pub trait Watch {
+pub trait Watch: Sync {
     /// So many more bytes of payload were moved.
     fn moved(&self, bytes: u64);
     /// Fails if it was asked to stop; called at every piece.
