@@ -3,7 +3,8 @@
 //! blob is a lost blob. Knows no tree and no record.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -196,12 +197,12 @@ impl Cas {
     }
 
     fn read_found(&self, digest: &Digest, file: &File, stamp: &Stamp) -> Result<Vec<u8>> {
-        let mut bytes = Vec::with_capacity(usize::try_from(stamp.size).unwrap_or(0).saturating_add(1));
-        let read = file.take(stamp.size.saturating_add(1)).read_to_end(&mut bytes);
-        if let Err(error) = &read
-            && !is_damage(error)
-        {
-            read.at("read", &self.path(digest))?;
+        let mut bytes = vec![0; usize::try_from(stamp.size).unwrap_or(0)];
+        match file.read_exact_at(&mut bytes, 0) {
+            Ok(()) => {}
+            // What became shorter does not have the digest.
+            Err(error) if is_damage(&error) || error.kind() == ErrorKind::UnexpectedEof => bytes.clear(),
+            Err(error) => return Err(error).at("read", &self.path(digest)),
         }
         let blob = Blob { digest: *digest, size: bytes.len() as u64 };
         if blob.size >= REMEMBERED && blob.size == stamp.size && self.is_verified(&blob, stamp) {

@@ -6,6 +6,7 @@
 //! `status` what is known of one unread. `node` is a host: `embedded` a folder here, `ssh` a machine, `ctr` its
 //! containerd, `docker` a daemon here. `registry` is registries, by way of `http`.
 
+pub mod behind;
 mod below;
 pub mod checkout;
 pub mod cluster;
