@@ -99,15 +99,16 @@ mod tests {
     use std::io::Read;
 
     use super::*;
+    use crate::host::fs;
 
     #[test]
     fn what_was_given_is_there_in_its_order() {
         let folder = tempfile::tempdir().unwrap();
         let other = folder.path().join("other");
-        std::fs::write(&other, vec![9; 3 << 20]).unwrap();
+        fs::write(&other, &vec![9; 3 << 20], 0o644, fs::Durability::Cache).unwrap();
         for piece in [1, 1000, GATHERED, GATHERED + 1, 5 * GATHERED + 7] {
             let path = folder.path().join("x");
-            let file = File::create(&path).unwrap();
+            let file = fs::create(&path).unwrap();
             let mut expected = Vec::new();
             write(&file, &path, |sink| {
                 for number in 0..5 {
@@ -129,7 +130,7 @@ mod tests {
     fn the_first_reason_is_said() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");
-        let file = File::create(&path).unwrap();
+        let file = fs::create(&path).unwrap();
         let done = write(&file, &path, |sink| {
             sink.bytes(b"begun")?;
             Err(Error::failed("it is not there"))
