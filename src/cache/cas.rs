@@ -3,7 +3,7 @@
 //! blob is a lost blob. Knows no tree and no record.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -261,11 +261,12 @@ impl Cas {
     }
 
     fn read_found(&self, digest: &Digest, file: &File, stamp: &Stamp) -> Result<Vec<u8>> {
-        let (bytes, read) = whole(file, stamp.size);
-        if let Err(error) = &read
-            && !is_damage(error)
-        {
-            read.at("read", &self.path(digest))?;
+        let mut bytes = vec![0; usize::try_from(stamp.size).unwrap_or(0)];
+        match fill(file, &mut bytes) {
+            Ok(()) => {}
+            // What became shorter does not have the digest.
+            Err(error) if is_damage(&error) || error.kind() == ErrorKind::UnexpectedEof => bytes.clear(),
+            Err(error) => return Err(error).at("read", &self.path(digest)),
         }
         let blob = Blob { digest: *digest, size: bytes.len() as u64 };
         if blob.size >= REMEMBERED && blob.size == stamp.size && self.is_verified(&blob, stamp) {
@@ -337,26 +338,19 @@ impl Cas {
     }
 }
 
-/// What a file of about `size` bytes holds, one byte more at most, as far as it could be read. Half of a large
-/// one is read by a second thread: what takes the time is memory that is touched for the first time.
-fn whole(file: &File, size: u64) -> (Vec<u8>, std::io::Result<()>) {
-    let size = usize::try_from(size).unwrap_or(0);
-    if size >= LARGE {
-        let mut bytes = vec![0; size];
-        let (head, tail) = bytes.split_at_mut(size / 2);
-        let at = head.len() as u64;
-        let halves = std::thread::scope(|scope| {
-            let tail = scope.spawn(move || file.read_exact_at(tail, at));
-            (file.read_exact_at(head, 0), tail.join())
-        });
-        let ends = file.read_at(&mut [0], size as u64);
-        if matches!((halves, ends), ((Ok(()), Ok(Ok(()))), Ok(0))) {
-            return (bytes, Ok(()));
-        }
+/// Reads the beginning of a file. Half of much is read by a second thread: what takes the time is memory that is
+/// touched for the first time.
+fn fill(file: &File, bytes: &mut [u8]) -> std::io::Result<()> {
+    if bytes.len() < LARGE {
+        return file.read_exact_at(bytes, 0);
     }
-    let mut bytes = Vec::with_capacity(size.saturating_add(1));
-    let read = file.take(size as u64 + 1).read_to_end(&mut bytes);
-    (bytes, read.map(drop))
+    let (head, tail) = bytes.split_at_mut(bytes.len() / 2);
+    let at = head.len() as u64;
+    std::thread::scope(|scope| {
+        let tail = scope.spawn(move || file.read_exact_at(tail, at));
+        let head = file.read_exact_at(head, 0);
+        tail.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).and(head)
+    })
 }
 
 /// Whether a failed read means that the disk has lost the bytes.

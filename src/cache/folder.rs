@@ -14,6 +14,7 @@ use super::tree::Entry;
 use crate::digest::{Blob, Digest, Hasher};
 use crate::error::{At, Error, Result};
 use crate::glob::{Globs, Progress};
+use crate::host::behind;
 use crate::host::fs::{self, FileSink, Kind, Links, Stamp, Status};
 use crate::recipe::{Content, Part, Recipe};
 
@@ -226,13 +227,12 @@ fn replace(cas: &Cas, path: &Path, content: &Part, mode: u32) -> Result<()> {
 pub fn place(cas: &Cas, path: &Path, content: &Part, mode: u32) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let file = fs::temporary(folder)?;
-    let mut sink = FileSink { file: file.as_file(), path };
     match content {
-        Part::Blob(blob) => cas.send(*blob, &mut sink)?,
+        Part::Blob(blob) => cas.send(*blob, &mut FileSink { file: file.as_file(), path })?,
         part => {
             let mut recipe = Recipe::new();
             recipe.push(part);
-            recipe.send(cas, &mut sink)?;
+            behind::write(file.as_file(), path, |sink| recipe.send(cas, sink))?;
         }
     }
     fs::publish(file, path, mode, fs::Existing::Replace)

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::digest::{Blob, PIECE};
+use crate::digest::{Blob, Digest, PIECE};
 use crate::error::{At, Error, Failure, Result};
 use crate::host::absent::absent;
 use crate::host::fs::{self, Kind};
-use crate::host::index::Index;
+use crate::host::index::{self, Index};
 use crate::host::inside::{self, Inside, Missing};
 use crate::host::machine;
 use crate::host::node::{
@@ -154,6 +154,21 @@ impl<'a> Embedded<'a> {
                 Err(error) => return Err(error).at("read", shown),
             }
         }
+    }
+
+    /// Streams what is at a path, from a byte on.
+    fn depart(&self, what: &str, names: &[&str], from: u64, sink: &mut dyn Sink) -> Result<(), Trouble> {
+        let missing = || Failure::new(format!("there is no `{what}` on `{}`", self.name));
+        let inside = self.inside.get().ok_or_else(missing)?;
+        inside.forget();
+        let shown = inside.shown(names);
+        let spot = inside.spot(names, Missing::Leave)?.ok_or_else(missing)?;
+        let mut file = match spot.open() {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(missing().into()),
+            file => file.at("read", &shown)?,
+        };
+        file.seek(SeekFrom::Start(from)).at("read", &shown)?;
+        Ok(self.stream(&file, &shown, &mut Departure { sink, watch: self.watch })?)
     }
 
     /// Writes content to a path and sees that it is what it should be.
@@ -347,18 +362,21 @@ impl Node for Embedded<'_> {
     }
 
     fn read(&self, path: &str, from: u64, sink: &mut dyn Sink) -> Result<(), Trouble> {
-        let names = file_path(path)?;
-        let missing = || Failure::new(format!("there is no `{path}` on `{}`", self.name));
-        let inside = self.inside.get().ok_or_else(missing)?;
+        self.depart(path, &file_path(path)?, from, sink)
+    }
+
+    fn given(&self, name: &str) -> Result<Option<Digest>, Trouble> {
+        let Some(inside) = self.inside.get() else { return Ok(None) };
         inside.forget();
-        let shown = inside.shown(&names);
-        let spot = inside.spot(&names, Missing::Leave)?.ok_or_else(missing)?;
-        let mut file = match spot.open() {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Err(missing().into()),
-            file => file.at("read", &shown)?,
-        };
-        file.seek(SeekFrom::Start(from)).at("read", &shown)?;
-        Ok(self.stream(&file, &shown, &mut Departure { sink, watch: self.watch })?)
+        if !is_layout(inside)? {
+            return Ok(None);
+        }
+        let behind = read_index(inside)?.behind(&[name.to_string()]);
+        Ok(behind.get(name).map(index::blob).transpose()?.map(|blob| blob.digest))
+    }
+
+    fn blob(&self, digest: &Digest, sink: &mut dyn Sink) -> Result<(), Trouble> {
+        self.depart(&digest.to_string(), &blob_path(&digest.hex()), 0, sink)
     }
 }
 

@@ -1,8 +1,8 @@
 //! What an embedded node must withstand: planted links, damage, a full disk, others at work.
 
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -29,24 +29,24 @@ impl Content for Nothing {
 #[derive(Default)]
 struct Limit {
     most: Option<u64>,
-    moved: Cell<u64>,
-    waited: RefCell<u32>,
+    moved: AtomicU64,
+    waited: AtomicU32,
 }
 
 impl Watch for Limit {
     fn moved(&self, bytes: u64) {
-        self.moved.set(self.moved.get() + bytes);
+        self.moved.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn check(&self) -> Result<()> {
         match self.most {
-            Some(most) if self.moved.get() >= most => Err(Error::Interrupted),
+            Some(most) if self.moved.load(Ordering::Relaxed) >= most => Err(Error::Interrupted),
             _ => Ok(()),
         }
     }
 
     fn waits(&self) {
-        *self.waited.borrow_mut() += 1;
+        self.waited.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -160,7 +160,7 @@ fn a_node_that_is_not_there_is_empty_and_is_made_by_sending() {
     let found = Found::File { blob: blob(b"text"), mode: 0o640, owner: None };
     let answer = rig.reach("deep/below/node").unwrap().ask(&asked(&["etc//a/./x"])).unwrap();
     assert_eq!(answer.files, [found]);
-    assert_eq!(rig.watch.moved.get(), 4);
+    assert_eq!(rig.watch.moved.load(Ordering::Relaxed), 4);
 }
 
 #[test]
@@ -310,7 +310,7 @@ fn a_wait_is_told() {
         });
         rig.node().send(&files(vec![file("x", b"", 0o644)]), &Nothing).unwrap();
     });
-    assert_eq!(*rig.watch.waited.borrow(), 1);
+    assert_eq!(rig.watch.waited.load(Ordering::Relaxed), 1);
 }
 
 #[test]
@@ -322,7 +322,7 @@ fn modes_are_set_without_sending() {
     let modes = Load { modes: vec![wanted.clone()], ..Load::default() };
     rig.node().send(&modes, &Nothing).unwrap();
     rig.node().check(&[wanted], &[]).unwrap();
-    assert_eq!(rig.watch.moved.get(), 4);
+    assert_eq!(rig.watch.moved.load(Ordering::Relaxed), 4);
 }
 
 #[test]

@@ -39,7 +39,7 @@ const GLANCE: Duration = Duration::from_millis(100);
 /// The longest file of certificates, in bytes.
 const LONGEST_BUNDLE: u64 = 16 << 20;
 /// Pieces on their way from the cache to the network, at most.
-const AHEAD: usize = 4;
+const AHEAD: usize = 16;
 /// Where systems keep the certificates that everybody trusts.
 const BUNDLES: [&str; 5] = [
     "/etc/ssl/certs/ca-certificates.crt",

@@ -7,6 +7,7 @@
 //! a machine, `ctr` its containerd, `docker` a daemon here. `registry` is registries, by way of `http`.
 
 mod absent;
+pub mod behind;
 mod below;
 pub mod checkout;
 pub mod cluster;

@@ -219,6 +219,12 @@ pub trait Node {
     /// Streams a file from a byte on to its end.
     fn read(&self, path: &str, from: u64, sink: &mut dyn Sink) -> Result<(), Trouble>;
 
+    /// What an image's name is given to, an index or a manifest; `None` if it is given to nothing.
+    fn given(&self, name: &str) -> Result<Option<Digest>, Trouble>;
+
+    /// Streams a blob of an image as it is there; it is not verified.
+    fn blob(&self, digest: &Digest, sink: &mut dyn Sink) -> Result<(), Trouble>;
+
     /// Sees that files and all that images are made of are there; the error names the first that is not.
     fn check(&self, files: &[File], images: &[Image]) -> Result<(), Trouble> {
         let asked = |file: &File| Asked { path: file.path.clone(), size: Some(file.blob.size) };
@@ -264,7 +270,7 @@ impl Memory for Forgetful {
 }
 
 /// Whoever watches what goes on at a host.
-pub trait Watch {
+pub trait Watch: Sync {
     /// So many more bytes of payload were moved.
     fn moved(&self, bytes: u64);
     /// Fails if it was asked to stop; called at every piece.

@@ -8,11 +8,12 @@ use std::path::PathBuf;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::names::{Names, Reference, Want};
+use super::names::{Names, Placed, Reference, Want};
 use super::origin::{Origin, Reaching};
 use super::{contents, layout};
 use crate::digest::{Blob, Digest};
 use crate::error::{Error, Result};
+use crate::host::node::{At, Spec};
 use crate::host::registry::Settings;
 use crate::oci::descriptor::Descriptor;
 use crate::oci::descriptor::Platform;
@@ -28,6 +29,8 @@ use crate::work::{Context, Inputs, Session, TaskName};
 pub struct Declared {
     reference: Reference,
     registries: Settings,
+    /// The host whose images it is among.
+    host: Option<Spec>,
 }
 
 impl Deref for Declared {
@@ -41,7 +44,7 @@ impl Deref for Declared {
 impl<'de> Deserialize<'de> for Declared {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let reference = Reference::deserialize(deserializer)?;
-        Ok(Self { reference, registries: Settings::default() })
+        Ok(Self { reference, registries: Settings::default(), host: None })
     }
 }
 
@@ -90,7 +93,7 @@ pub type Parts<'a> = (Option<&'a What>, &'a How);
 
 /// The ways to name a base, for people.
 const WAYS: &str = "`scratch`, `image.NAME`, `oci:FOLDER`, `archive:FILE`, `docker-daemon:NAME`, \
-    `containerd:NAME` or a registry's `docker.io/library/debian:bookworm-slim`";
+    `containerd:NAME@HOST`, `containerd:NAME` or a registry's `docker.io/library/debian:bookworm-slim`";
 
 impl<'a> Base<'a> {
     /// The base that was declared, and checked by [`check`].
@@ -142,7 +145,12 @@ impl Declared {
             Some(("oci", folder)) => Origin::Layout(path(folder)),
             Some(("archive", file)) => Origin::Archive(path(file)),
             Some(("docker-daemon", name)) => Origin::Daemon(name.to_string()),
-            Some(("containerd", name)) => Origin::Containerd(name.to_string()),
+            Some(("containerd", name)) => match (&self.host, on_host(name)) {
+                (Some(host), Some((name, _))) => {
+                    Origin::Host(name.parse().map_err(Error::failed)?, host.clone())
+                }
+                _ => Origin::Containerd(name.to_string()),
+            },
             _ => {
                 let name: ImageReference = text.parse().map_err(Error::failed)?;
                 Origin::Registry(name, self.registries.clone())
@@ -176,17 +184,27 @@ pub fn check(declared: &mut Declared, names: &mut dyn Names) {
         ("oci", "") => Some(("`oci:` needs the folder of a layout".to_string(), None)),
         ("archive", "") => Some(("`archive:` needs a file".to_string(), None)),
         ("oci" | "archive", _) => None,
-        ("docker-daemon" | "containerd", name) => match name.parse::<ImageReference>() {
-            Ok(_) => None,
-            Err(_) if way == "containerd" && name.contains('@') => {
-                let message = format!("`{}`: only the containerd of this machine is read", text.value);
-                Some((
-                    message,
-                    Some(format!("`containerd:{}`", name.split('@').next().unwrap_or_default())),
-                ))
+        ("docker-daemon" | "containerd", name) => {
+            let (name, host) = match on_host(name).filter(|_| way == "containerd") {
+                Some((name, host)) => (name, Some(Placed { value: host.to_string(), span: text.span })),
+                None => (name, None),
+            };
+            let mut hosts = host.map(|host| names.hosts(&[host])).unwrap_or_default();
+            declared.host = hosts.pop();
+            match (name.parse::<ImageReference>(), &declared.host) {
+                (Err(why), _) => Some((why, None)),
+                (Ok(_), Some(host)) if !hosts.is_empty() => {
+                    let count = hosts.len() + 1;
+                    let message = format!("`{}` is {count} hosts, and a base is read from one", text.value);
+                    Some((message, Some(format!("`containerd:{name}@{}`", host.name))))
+                }
+                (Ok(_), Some(Spec { name: host, at: At::Docker(_) })) => {
+                    let hint = format!("`docker-daemon:{name}` reads from the daemon of this machine");
+                    Some((format!("`{host}` is a daemon, and no containerd"), Some(hint)))
+                }
+                (Ok(_), _) => None,
             }
-            Err(why) => Some((why, None)),
-        },
+        }
         _ => {
             // A single word is more likely a mistake than an image of Docker's own.
             let is_name = text.contains(['/', ':', '@']) && text.parse::<ImageReference>().is_ok();
@@ -196,6 +214,11 @@ pub fn check(declared: &mut Declared, names: &mut dyn Names) {
     if let Some((message, hint)) = wrong {
         names.mistake(text.range(), message, hint);
     }
+}
+
+/// The name of an image and the host that has it; a digest in the name is none.
+fn on_host(text: &str) -> Option<(&str, &str)> {
+    text.rsplit_once('@').filter(|(_, host)| !host.contains(':'))
 }
 
 /// The image that a base is; its layers may be missing yet.

@@ -33,7 +33,7 @@ use crate::work::{Action, Class, Context, Inputs, Session, Task, TaskName, Tell,
 #[serde(deny_unknown_fields)]
 pub struct Image {
     /// An image of a registry (`docker.io/library/debian:bookworm-slim`), `oci:FOLDER` (an OCI layout),
-    /// `archive:FILE`, `docker-daemon:NAME`, `containerd:NAME`, `image.NAME` or `scratch`
+    /// `archive:FILE`, `docker-daemon:NAME`, `containerd:NAME@HOST`, `image.NAME` or `scratch`
     base: base::Declared,
     /// What it is made for, as `linux/arm64`; several make an index. This machine's if it is absent
     #[serde(default)]

@@ -33,6 +33,7 @@ mod lints;
 pub mod names;
 mod origin;
 mod origin_archive;
+mod origin_host;
 mod origin_registry;
 mod packed;
 pub mod patch;

@@ -2,18 +2,19 @@
 //! needs their bytes. What comes is verified and kept as it is. Knows no task.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use serde::Deserialize;
 
 use super::origin_archive::From;
 use crate::cache::Cache;
-use crate::digest::{Blob, Digest, Hasher};
+use crate::digest::{Digest, Hasher};
 use crate::error::{At, Error, Failure, Result};
-use crate::host::fs::{self, Links};
-use crate::host::node::Watch;
+use crate::host::fs::{self, Links as FileLinks};
+use crate::host::node::{Spec, Watch};
 use crate::host::registry::Settings;
+use crate::host::ssh::Links;
 use crate::host::stop::Stop;
 use crate::oci::descriptor::{Descriptor, Platform};
 use crate::oci::document::{LONGEST_CONFIG, LONGEST_DOCUMENT};
@@ -33,6 +34,8 @@ pub enum Origin {
     Daemon(String),
     /// An image of the containerd here.
     Containerd(String),
+    /// An image on a host.
+    Host(ImageReference, Spec),
     /// A registry.
     Registry(ImageReference, Settings),
 }
@@ -48,6 +51,8 @@ pub struct Reaching<'a> {
     pub env: &'a Env,
     /// The user's wish to stop.
     pub stop: &'a Stop,
+    /// Connections to hosts.
+    pub links: &'a Links,
     /// Whether the network may be used.
     pub network: Network,
     /// Where to tell what is going on.
@@ -59,14 +64,14 @@ pub struct Reaching<'a> {
 impl<'a> Reaching<'a> {
     /// Before a task runs.
     pub fn of_session(session: &Session<'a>, tell: &'a dyn Tell, platform: &'a Platform) -> Self {
-        let Session { cache, local, env, stop, network, .. } = *session;
-        Self { cache, root: local.root(), env, stop, network, tell, platform }
+        let Session { cache, local, env, stop, links, network, .. } = *session;
+        Self { cache, root: local.root(), env, stop, links, network, tell, platform }
     }
 
     /// While it runs.
     pub fn of_context(context: &Context<'a>, platform: &'a Platform) -> Self {
-        let Context { cache, env, stop, network, tell, owner, .. } = *context;
-        Self { cache, root: owner.0, env, stop, network, tell, platform }
+        let Context { cache, env, stop, links, network, tell, owner, .. } = *context;
+        Self { cache, root: owner.0, env, stop, links, network, tell, platform }
     }
 
     /// Fails if the network may not be used.
@@ -96,7 +101,7 @@ impl<'a> Reaching<'a> {
 
     /// A document that was kept and is whole.
     pub fn kept(&self, digest: &Digest) -> Option<Vec<u8>> {
-        let there = fs::status(self.cache.cas.path(digest), Links::Keep);
+        let there = fs::status(self.cache.cas.path(digest), FileLinks::Keep);
         if !matches!(there, Ok(Some(_))) {
             return None;
         }
@@ -111,7 +116,7 @@ impl Origin {
             Self::Archive(file) => Some(From::File(file)),
             Self::Daemon(name) => Some(From::Daemon(name)),
             Self::Containerd(name) => Some(From::Containerd(name)),
-            Self::Layout(_) | Self::Registry(..) => None,
+            Self::Layout(_) | Self::Host(..) | Self::Registry(..) => None,
         }
     }
 
@@ -129,6 +134,7 @@ impl Origin {
                 reaching.keep(found.image.config_bytes().to_vec())?;
                 Ok(found.image.descriptor().digest)
             }
+            Self::Host(name, spec) => super::origin_host::resolve(name, spec, reaching),
             Self::Registry(name, settings) => super::origin_registry::resolve(name, settings, reaching),
         }
     }
@@ -161,6 +167,7 @@ impl Origin {
             Self::Layout(folder) => {
                 layers.iter().try_for_each(|layer| copy(folder, &layer.digest, reaching))
             }
+            Self::Host(name, spec) => super::origin_host::fetch(name, spec, layers, reaching),
             Self::Registry(name, settings) => {
                 super::origin_registry::fetch(name, settings, layers, reaching)
             }
@@ -179,6 +186,7 @@ impl Origin {
                     false => Err(Error::failed(format!("`{}` is damaged", folder.join(path).display()))),
                 }
             }
+            Self::Host(name, spec) => super::origin_host::document(name, spec, digest, most, reaching),
             Self::Registry(name, settings) => {
                 super::origin_registry::document(name, settings, digest, most, kind, reaching)
             }
@@ -269,23 +277,40 @@ impl Watch for Fetching<'_> {
     fn waits(&self) {}
 }
 
-/// Does something with each blob, with at most so many at once; the first failure ends it.
-pub fn several(blobs: &[Blob], at_once: usize, each: impl Fn(&Blob) -> Result<()> + Sync) -> Result<()> {
-    let open = Mutex::new((blobs.iter(), Ok(())));
+/// Does something with each, with at most so many at once; what came of them, in their order. The first failure
+/// ends it.
+pub fn several<T: Sync, R: Send, E: Send>(
+    all: &[T],
+    at_once: usize,
+    each: impl Fn(&T) -> Result<R, E> + Sync,
+) -> Result<Vec<R>, E> {
+    if at_once.min(all.len()) <= 1 {
+        return all.iter().map(each).collect();
+    }
+    let open = Mutex::new((all.iter().enumerate(), Ok(Vec::with_capacity(all.len()))));
+    let state = || open.lock().unwrap_or_else(PoisonError::into_inner);
     let next = || {
-        let mut open = open.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut open = state();
         if open.1.is_err() { None } else { open.0.next() }
     };
-    std::thread::scope(|scope| {
-        for _ in 0..at_once.min(blobs.len()) {
-            scope.spawn(|| {
-                while let Some(blob) = next() {
-                    if let Err(error) = each(blob) {
-                        open.lock().unwrap_or_else(std::sync::PoisonError::into_inner).1 = Err(error);
-                    }
-                }
-            });
+    let work = || {
+        while let Some((at, one)) = next() {
+            let came = each(one);
+            let mut open = state();
+            match (&mut open.1, came) {
+                (Ok(done), Ok(came)) => done.push((at, came)),
+                (done @ Ok(_), Err(error)) => *done = Err(error),
+                (Err(_), _) => {}
+            }
         }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..at_once.min(all.len()) {
+            scope.spawn(work);
+        }
+        work();
     });
-    open.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).1
+    let mut done = open.into_inner().unwrap_or_else(PoisonError::into_inner).1?;
+    done.sort_by_key(|(at, _)| *at);
+    Ok(done.into_iter().map(|(_, came)| came).collect())
 }

@@ -76,7 +76,7 @@ fn shown(text: &str) -> String {
 }
 
 /// What a document says that it is; a manifest if it says nothing.
-fn own_type(bytes: &[u8]) -> String {
+pub fn own_type(bytes: &[u8]) -> String {
     let document: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
     let usual = if document.get("manifests").is_some() { INDEX } else { MANIFEST };
     document.get("mediaType").and_then(|own| own.as_str()).unwrap_or(usual).to_string()
@@ -130,7 +130,7 @@ pub fn fetch(
             }
         })
     };
-    several(&blobs, AT_ONCE, one).map_err(|error| error.context(format!("fetch `{name}`")))
+    several(&blobs, AT_ONCE, one).map(drop).map_err(|error| error.context(format!("fetch `{name}`")))
 }
 
 /// Documents of a repository as the files of a layout.

@@ -10,12 +10,13 @@ use serde_json::Value;
 use crate::digest::{Blob, Digest};
 use crate::error::{Error, Failure, Result};
 use crate::host::index;
-use crate::host::node::Watch;
+use crate::host::node::{Trouble, Watch};
 use crate::host::registry::{Access, Around, Place, Settings};
 use crate::oci::reference::Reference as ImageReference;
 use crate::pins::{Pin, Pins};
 use crate::recipe::{Content, Part, Recipe};
 use crate::tasks::names::{Declare, Names, Outputs, Placed, Reference, Want};
+use crate::tasks::origin::several;
 use crate::tasks::origin_registry::READABLE;
 use crate::tasks::push_change::{Bringing, Missing};
 use crate::tasks::shipped::{self, About, Shipped};
@@ -24,6 +25,9 @@ use crate::work::{Change, Class, Effect, Fault, Inputs, Network, Reach, Session,
 
 /// The longest manifest or index that is sent, in bytes.
 const LONGEST: u64 = 4 << 20;
+
+/// How many questions a registry gets at once.
+const ASKED_AT_ONCE: usize = 8;
 
 /// Images in registries
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -299,7 +303,7 @@ impl Effect for Pushing {
         true
     }
 
-    fn probe(&self, destination: usize, reach: &Reach<'_>) -> Result<Box<dyn Change + '_>, Fault> {
+    fn probe<'a>(&'a self, destination: usize, reach: &Reach<'_>) -> Result<Box<dyn Change + 'a>, Fault> {
         let registry = &self.wants.registries[destination];
         if reach.network == Network::Offline {
             let message = format!("`{registry}` would have to be asked, and `--offline` forbids it");
@@ -307,44 +311,63 @@ impl Effect for Pushing {
         }
         let watch = Told::named(registry, reach, 0);
         let (mut all, mut first) = (Vec::new(), None);
-        // By repository: images share layers.
-        let mut known: BTreeMap<(&str, Digest), bool> = BTreeMap::new();
         for image in &self.wants.images {
             for home in image.homes.iter().filter(|home| home.registry == *registry) {
                 let place = self.place(home, &mut first, reach, &watch)?;
-                let wanted = Some(image.descriptor.digest);
-                let mut missing = Missing::nothing(image, home);
-                missing.is_there = place.behind(&home.content_tag, &READABLE)? == wanted;
-                for about in &image.about {
-                    if !missing.is_there || !place.is_about(&about.subject, &about.manifest.digest)? {
-                        missing.about.push(about);
-                    }
-                }
-                let about = missing.about.iter().flat_map(|about| &about.blobs);
-                let own: &[Blob] = if missing.is_there { &[] } else { &image.blobs };
-                for blob in own.iter().chain(about) {
-                    let key = (home.path.as_str(), blob.digest);
-                    let has = match known.get(&key) {
-                        Some(has) => *has,
-                        None => place.has(blob)?,
-                    };
-                    if !has && !known.contains_key(&key) {
-                        missing.blobs.push(*blob);
-                    }
-                    known.insert(key, has);
-                }
-                for tag in &home.tags {
-                    if place.behind(tag, &READABLE)? != wanted {
-                        missing.tags.push(tag);
-                    }
-                }
-                if !missing.is_nothing() {
-                    all.push(missing);
-                }
+                all.push((place, Missing::nothing(image, home)));
             }
         }
-        let there =
-            known.into_iter().filter(|(_, has)| *has).map(|((path, digest), _)| (digest, path.to_string()));
-        Ok(Box::new(Bringing { effect: self, registry, missing: all, there: there.collect() }))
+        // The tag that never moves, which nobody declared, and those that were.
+        let names = |(at, (_, missing)): (usize, &(Place<'_>, Missing<'a>))| {
+            let home: &'a Home = missing.home;
+            std::iter::once(None).chain(home.tags.iter().map(Some)).map(move |tag| (at, tag))
+        };
+        let names: Vec<(usize, Option<&'a String>)> = all.iter().enumerate().flat_map(names).collect();
+        let is_given = |(at, tag): &(usize, Option<&String>)| {
+            let (place, missing) = &all[*at];
+            let tag = tag.unwrap_or(&missing.home.content_tag);
+            Ok::<_, Trouble>(place.behind(tag, &READABLE)? == Some(missing.image.descriptor.digest))
+        };
+        let given = several(&names, ASKED_AT_ONCE, is_given)?;
+        for ((at, tag), _) in names.iter().zip(given).filter(|(_, given)| !given) {
+            let missing = &mut all[*at].1;
+            match tag {
+                Some(tag) => missing.tags.push(tag),
+                None => missing.is_there = false,
+            }
+        }
+        let about = |(at, (_, missing)): (usize, &(Place<'_>, Missing<'a>))| {
+            let image: &'a Pushed = missing.image;
+            image.about.iter().map(move |about| (at, about))
+        };
+        let about: Vec<(usize, &'a About)> = all.iter().enumerate().flat_map(about).collect();
+        let is_attached = |(at, about): &(usize, &About)| {
+            let (place, missing) = &all[*at];
+            Ok::<_, Trouble>(missing.is_there && place.is_about(&about.subject, &about.manifest.digest)?)
+        };
+        let attached = several(&about, ASKED_AT_ONCE, is_attached)?;
+        for ((at, about), _) in about.iter().zip(attached).filter(|(_, attached)| !attached) {
+            all[*at].1.about.push(about);
+        }
+        // By repository: images share layers.
+        let mut asked: BTreeMap<(&str, Digest), (usize, Blob)> = BTreeMap::new();
+        for (at, (_, missing)) in all.iter().enumerate() {
+            let own: &[Blob] = if missing.is_there { &[] } else { &missing.image.blobs };
+            for blob in own.iter().chain(missing.about.iter().flat_map(|about| &about.blobs)) {
+                asked.entry((&missing.home.path, blob.digest)).or_insert((at, *blob));
+            }
+        }
+        let asked: Vec<_> = asked.into_iter().collect();
+        let has = several(&asked, ASKED_AT_ONCE, |(_, (at, blob))| all[*at].0.has(blob))?;
+        let mut there = BTreeMap::new();
+        for (((path, digest), (at, blob)), has) in asked.into_iter().zip(has) {
+            match has {
+                true => drop(there.insert(digest, path.to_string())),
+                false => all[at].1.blobs.push(blob),
+            }
+        }
+        let missing = all.into_iter().map(|(_, missing)| missing);
+        let missing = missing.filter(|missing| !missing.is_nothing()).collect();
+        Ok(Box::new(Bringing { effect: self, registry, missing, there }))
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::origin::several;
 use super::origin_registry::READABLE;
 use super::push::{Home, Pushed, Pushing, bytes, part};
 use super::shipped::About;
@@ -12,6 +13,9 @@ use crate::error::{Failure, Result};
 use crate::host::registry::{Place, Sent};
 use crate::oci::document::MANIFEST;
 use crate::work::{Change, Fault, Reach};
+
+/// How much a registry gets at once.
+const SENT_AT_ONCE: usize = 4;
 
 /// What is missing of an image in a repository.
 pub struct Missing<'a> {
@@ -148,28 +152,48 @@ impl Change for Bringing<'_> {
 
     fn apply(&self, reach: &Reach<'_>) -> Result<u64, Fault> {
         let watch = Told::named(self.registry, reach, self.bytes());
-        let (mut there, mut sent, cas) = (self.there.clone(), 0, &reach.cache.cas);
-        let mut first = None;
+        let (mut there, cas, mut first) = (self.there.clone(), &reach.cache.cas, None);
+        let mut all = Vec::new();
         for missing in self.missing.iter().filter(|missing| !missing.is_complete()) {
-            let place = self.effect.place(missing.home, &mut first, reach, &watch)?;
+            all.push((self.effect.place(missing.home, &mut first, reach, &watch)?, missing));
+        }
+        // What several repositories lack is sent to one; the others take it over from there.
+        let (mut sent_first, mut taken_over, mut known) = (Vec::new(), Vec::new(), BTreeSet::new());
+        for (at, (_, missing)) in all.iter().enumerate() {
             for blob in &missing.blobs {
-                let from = self.source(&place, missing, blob, &there)?;
+                let which = if known.insert(blob.digest) { &mut sent_first } else { &mut taken_over };
+                which.push((at, *blob));
+            }
+        }
+        // What takes longest begins first.
+        sent_first.sort_by_key(|(_, blob)| std::cmp::Reverse(blob.size));
+        let mut sent = 0;
+        for blobs in [sent_first, taken_over] {
+            let bring = |(at, blob): &(usize, Blob)| {
+                let (place, missing) = &all[*at];
+                let from = self.source(place, missing, blob, &there)?;
                 let part = part(&self.effect.parts, blob);
-                if place.upload(blob, part, cas, from.as_deref())? == Sent::Uploaded {
-                    sent += blob.size;
-                }
-                there.insert(blob.digest, missing.home.path.clone());
+                let how = place.upload(blob, part, cas, from.as_deref())?;
+                Ok::<_, Fault>(if how == Sent::Uploaded { blob.size } else { 0 })
+            };
+            sent += several(&blobs, SENT_AT_ONCE, bring)?.iter().sum::<u64>();
+            for (at, blob) in blobs {
+                there.insert(blob.digest, all[at].1.home.path.clone());
             }
-            if !missing.is_there {
-                for document in &missing.image.documents {
-                    if document.digest != missing.image.descriptor.digest {
-                        let blob = Blob { digest: document.digest, size: document.size };
-                        let bytes = bytes(&self.effect.parts, &blob, cas)?;
-                        place.put(&document.digest.to_string(), &document.media_type, &bytes)?;
-                    }
+        }
+        let images: Vec<_> = all.iter().filter(|(_, missing)| !missing.is_there).collect();
+        several(&images, SENT_AT_ONCE, |(place, missing)| {
+            for document in &missing.image.documents {
+                if document.digest != missing.image.descriptor.digest {
+                    let blob = Blob { digest: document.digest, size: document.size };
+                    let bytes = bytes(&self.effect.parts, &blob, cas)?;
+                    place.put(&document.digest.to_string(), &document.media_type, &bytes)?;
                 }
-                self.name(&place, missing, &missing.home.content_tag, reach)?;
             }
+            self.name(place, missing, &missing.home.content_tag, reach)
+        })?;
+        // One by one: two may belong into the same list.
+        for (place, missing) in &all {
             for About { subject, manifest, descriptor, .. } in &missing.about {
                 let bytes = bytes(&self.effect.parts, manifest, cas)?;
                 place.put(&manifest.digest.to_string(), MANIFEST, &bytes)?;
@@ -181,12 +205,13 @@ impl Change for Bringing<'_> {
 
     fn finish(&self, reach: &Reach<'_>) -> Result<(), Fault> {
         let (watch, mut first) = (Told::named(self.registry, reach, 0), None);
+        let mut all = Vec::new();
         for missing in self.missing.iter().filter(|missing| !missing.tags.is_empty()) {
-            let place = self.effect.place(missing.home, &mut first, reach, &watch)?;
-            for tag in &missing.tags {
-                self.name(&place, missing, tag, reach)?;
-            }
+            all.push((self.effect.place(missing.home, &mut first, reach, &watch)?, missing));
         }
+        several(&all, SENT_AT_ONCE, |(place, missing)| {
+            missing.tags.iter().try_for_each(|tag| self.name(place, missing, tag, reach))
+        })?;
         Ok(())
     }
 }

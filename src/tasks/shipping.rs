@@ -1,7 +1,7 @@
 //! What `fetch`, `upload` and `import` share: reaching a host while the user watches, and saying how
 //! much is sent. Knows no kind.
 
-use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Failure, Result};
 use crate::host::node::{self, Node, Spec, Trouble, Watch};
@@ -34,13 +34,13 @@ pub struct Told<'a> {
     host: &'a str,
     destination: Option<&'a str>,
     total: Option<u64>,
-    done: Cell<u64>,
+    done: AtomicU64,
 }
 
 impl<'a> Told<'a> {
     /// For a host that is only asked, or read from: `total` bytes if that is known.
     pub fn source(host: &'a str, stop: &'a Stop, tell: &'a dyn Tell, total: Option<u64>) -> Self {
-        Self { stop, tell, host, destination: None, total, done: Cell::new(0) }
+        Self { stop, tell, host, destination: None, total, done: AtomicU64::new(0) }
     }
 
     /// For a destination that gets `total` bytes.
@@ -50,15 +50,15 @@ impl<'a> Told<'a> {
 
     /// For a destination that is no host, but has a name.
     pub fn named(name: &'a str, reach: &Reach<'a>, total: u64) -> Self {
-        let (stop, tell, done) = (reach.stop, reach.tell, Cell::new(0));
+        let (stop, tell, done) = (reach.stop, reach.tell, AtomicU64::new(0));
         Self { stop, tell, host: name, destination: Some(name), total: Some(total), done }
     }
 }
 
 impl Watch for Told<'_> {
     fn moved(&self, bytes: u64) {
-        self.done.set(self.done.get() + bytes);
-        self.tell.progress(self.destination, self.done.get(), self.total);
+        let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.tell.progress(self.destination, done, self.total);
     }
 
     fn check(&self) -> Result<()> {

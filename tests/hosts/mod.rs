@@ -1,5 +1,6 @@
 //! Shipping to real machines: sshd and containerd as Debian has them, in namespaces.
 
+mod bases;
 mod builder;
 mod connect;
 mod files;

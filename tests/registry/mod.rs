@@ -1,9 +1,10 @@
 //! Images from and to real registries: Debian's docker-registry, open, with passwords, with TLS, and behind a
-//! line that misbehaves in every way that lines and registries do.
+//! line that misbehaves in every way that lines and registries do; distribution 3, and the one within crane.
 
 mod archives;
 mod daemon;
 mod hostile;
+mod makes;
 mod pull;
 mod push;
 mod referrers;

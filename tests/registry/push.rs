@@ -1,18 +1,19 @@
 //! Pushes: only what is missing, whatever happens on the way, and names last.
 
+use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::{insecure, layers, manifest, pinned, says};
-use crate::support::registry::{Door, Registry, layout};
+use crate::support::registry::{Door, Make, Registry, layout};
 use crate::support::repository::noise;
 use crate::support::web::{Answer, Request, Web, ask};
 use crate::support::{Done, Project};
 
 /// A project with an image of two layers, `size` bytes of it noise, pushed as `HOST/team/app`.
-fn project(host: &str, size: usize) -> Project {
+pub fn project(host: &str, size: usize) -> Project {
     let text = format!(
         r#"{}
 [image.app]
@@ -31,14 +32,18 @@ images = ["image.app"]
 }
 
 fn start() -> (Project, Registry) {
+    start_of(Make::Debian)
+}
+
+pub fn start_of(make: Make) -> (Project, Registry) {
     let place = Project::new();
-    let registry = Registry::start(&place.beside("registry"), Door::Open);
+    let registry = Registry::of(make, &place.beside("registry"));
     (place, registry)
 }
 
 /// Other people's program reads all of it.
 #[track_caller]
-fn holds(registry: &Registry, name: &str) -> serde_json::Value {
+pub fn holds(registry: &Registry, name: &str) -> serde_json::Value {
     let folder = tempfile::tempdir().unwrap();
     let output = Command::new("skopeo")
         .args(["copy", "-q", "--insecure-policy", "--src-tls-verify=false"])
@@ -50,7 +55,7 @@ fn holds(registry: &Registry, name: &str) -> serde_json::Value {
     serde_json::from_slice(&std::fs::read(folder.path().join("manifest.json")).unwrap()).unwrap()
 }
 
-fn sent(done: &Done<'_>, host: &str) -> u64 {
+pub fn sent(done: &Done<'_>, host: &str) -> u64 {
     done.sent("push.all")[host]
 }
 
@@ -209,7 +214,17 @@ fn through(
     spoil: impl Fn(&Request, u16) -> Answer + Send + Sync + 'static,
     cut: impl Fn(&Request) -> Option<usize> + Send + Sync + 'static,
 ) -> Web {
-    let (_place, registry) = start();
+    through_to(Make::Debian, size, spoil, cut)
+}
+
+/// As `through`, to a registry of this make.
+pub fn through_to(
+    make: Make,
+    size: usize,
+    spoil: impl Fn(&Request, u16) -> Answer + Send + Sync + 'static,
+    cut: impl Fn(&Request) -> Option<usize> + Send + Sync + 'static,
+) -> Web {
+    let (_place, registry) = start_of(make);
     let port = registry.port();
     let web = Web::cutting(move |request| spoil(request, port), move |request| Some((port, cut(request)?)));
     let project = project(&format!("127.0.0.1:{}", web.port), size);
@@ -238,15 +253,20 @@ fn an_upload_goes_on_where_it_ended() {
     let (_place, registry) = start();
     let port = registry.port();
     // A registry that keeps what it got of a piece, as the specification has it.
-    let kept = Arc::new(Mutex::new(Vec::<u8>::new()));
-    let bytes = kept.clone();
+    let (kept, begun) = (Mutex::new(BTreeMap::<String, Vec<u8>>::new()), AtomicUsize::new(0));
     let web = Web::new(move |request| {
-        let mut bytes = bytes.lock().unwrap();
+        // Blobs come side by side, each in an upload of its own.
+        let upload = request.path.split("session=").nth(1).unwrap_or_default();
+        let mut kept = kept.lock().unwrap();
+        let bytes = kept.entry(upload.split('&').next().unwrap().to_string()).or_default();
         let range = |bytes: &[u8]| format!("0-{}", bytes.len().saturating_sub(1));
         if !request.path.starts_with("/v2/team/app/blobs/uploads/kept") {
             let answer = ask(port, request);
             return match request.method.as_str() {
-                "POST" => answer.with("location", "/v2/team/app/blobs/uploads/kept?session=1"),
+                "POST" => {
+                    let session = begun.fetch_add(1, Ordering::SeqCst);
+                    answer.with("location", &format!("/v2/team/app/blobs/uploads/kept?session={session}"))
+                }
                 _ => answer,
             };
         }
@@ -259,10 +279,10 @@ fn an_upload_goes_on_where_it_ended() {
                 bytes.extend_from_slice(&request.body[..part]);
                 Answer::new(500, "")
             }
-            "GET" => Answer::new(204, "").with("range", &range(&bytes)),
+            "GET" => Answer::new(204, "").with("range", &range(bytes)),
             "PUT" => {
                 // The whole goes on to the real one.
-                let whole = [std::mem::take(&mut *bytes), request.body.clone()].concat();
+                let whole = [std::mem::take(bytes), request.body.clone()].concat();
                 let begun = ask(port, &Request::new("POST", "/v2/team/app/blobs/uploads/"));
                 let url = begun.header("location").unwrap().splitn(4, '/').nth(3).unwrap().to_string();
                 let digest = request.path.split("digest=").nth(1).unwrap();
@@ -356,8 +376,12 @@ fn a_token_may_end_within_an_upload() {
 
 #[test]
 fn a_registry_may_be_started_anew_within_an_upload() {
-    let place = Project::new();
-    let registry = Registry::start(&place.beside("registry"), Door::Open);
+    restarted(Make::Debian);
+}
+
+/// Another process takes over in the middle of an upload.
+pub fn restarted(make: Make) {
+    let (place, registry) = start_of(make);
     let port = Arc::new(AtomicUsize::new(usize::from(registry.port())));
     let (first, slow) = (port.clone(), port.clone());
     let web = Web::cutting(
@@ -373,7 +397,7 @@ fn a_registry_may_be_started_anew_within_an_upload() {
     );
     let project = project(&format!("127.0.0.1:{}", web.port), 9_000_000);
     // Another process of the registry takes over the same storage.
-    let second = Registry::start(&place.beside("registry"), Door::Open);
+    let second = Registry::of(make, &place.beside("registry"));
     let second_port = usize::from(second.port());
     let watch = port.clone();
     let asked = std::thread::spawn(move || {

@@ -39,10 +39,10 @@ pub enum Kind {
     SmallContainerd,
 }
 
-/// Where `tests/run` has put containerd 2.
-fn containerd2() -> PathBuf {
+/// Where `tests/run` has put the programs of a Go module beside this file.
+pub fn built(module: &str) -> PathBuf {
     use sha2::Digest;
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rig/containerd2");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rig").join(module);
     let mut hash = sha2::Sha256::new();
     for name in ["go.mod", "go.sum"] {
         hash.update(fs::read(folder.join(name)).unwrap());
@@ -50,8 +50,8 @@ fn containerd2() -> PathBuf {
     let digits: String = hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
     let home = || PathBuf::from(std::env::var("HOME").unwrap()).join(".cache/vcbuild-rig");
     let place = std::env::var("VCBUILD_RIG").map_or_else(|_| home(), PathBuf::from);
-    let found = place.join(format!("containerd2-{digits}"));
-    assert!(found.join("ctr").exists(), "containerd 2 is not built: `tests/run` does that");
+    let found = place.join(format!("{module}-{digits}"));
+    assert!(found.exists(), "`{module}` is not built: `tests/run` does that");
     found
 }
 
@@ -119,7 +119,7 @@ impl Node {
         let init = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rig/init.sh");
         let daemon = if self.kind == Kind::Plain { "" } else { "containerd" };
         let other = match self.kind {
-            Kind::Containerd2 => containerd2().display().to_string(),
+            Kind::Containerd2 => built("containerd2").display().to_string(),
             _ => String::new(),
         };
         let disk = if self.kind == Kind::SmallContainerd { "24m" } else { "" };

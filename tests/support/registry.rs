@@ -1,15 +1,18 @@
 //! A real registry on a free port, and images in it that other people's programs have put there.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use serde_json::Value;
+use base64::Engine;
+use serde_json::{Value, json};
 
 use super::Project;
 use super::repository::noise;
 use super::servers::Server;
 use super::web::{Request, ask};
+use crate::rig::built;
 
 /// How a registry lets people in.
 #[derive(Clone, Copy, PartialEq)]
@@ -22,6 +25,17 @@ pub enum Door {
     Tls,
 }
 
+/// Which program a registry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Make {
+    /// Debian's docker-registry, which is distribution 2.8.
+    Debian,
+    /// Distribution 3.
+    Distribution3,
+    /// The one within crane: documents and unfinished uploads are gone when it ends.
+    Crane,
+}
+
 /// A registry.
 pub struct Registry {
     server: Server,
@@ -30,9 +44,43 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Starts one with its files in `folder`.
+    /// Starts Debian's with its files in `folder`.
     pub fn start(folder: &Path, door: Door) -> Self {
+        Self::launch(Make::Debian, folder, door, "")
+    }
+
+    /// Starts one that is open.
+    pub fn of(make: Make, folder: &Path) -> Self {
+        Self::launch(make, folder, Door::Open, "")
+    }
+
+    /// Starts distribution 3, which wants tokens that `tokens` has signed and `realm` gives.
+    pub fn with_tokens(folder: &Path, tokens: &Tokens, realm: &str) -> Self {
+        let auth = format!(
+            "auth:\n  token: {{realm: \"{realm}\", service: test, issuer: test, rootcertbundle: {}}}\n",
+            tokens.folder.join("token.pem").display()
+        );
+        Self::launch(Make::Distribution3, folder, Door::Open, &auth)
+    }
+
+    fn launch(make: Make, folder: &Path, door: Door, auth: &str) -> Self {
         fs::create_dir_all(folder).unwrap();
+        let program = match make {
+            Make::Debian => PathBuf::from("/usr/bin/docker-registry"),
+            Make::Distribution3 => built("distribution3").join("registry"),
+            Make::Crane => Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/crane"),
+        };
+        if make == Make::Crane {
+            let data = folder.join("data");
+            fs::create_dir_all(&data).unwrap();
+            let server = Server::start(&program, &folder.join("log"), |port| {
+                let address = format!("127.0.0.1:{port}");
+                ["registry", "serve", "--address", &address, "--disk", data.to_str().unwrap()]
+                    .map(String::from)
+                    .to_vec()
+            });
+            return Self { server, folder: folder.to_path_buf(), door };
+        }
         if door == Door::Tls {
             certificates(folder);
         }
@@ -42,7 +90,7 @@ impl Registry {
                 Command::new("htpasswd").args(["-Bbc", users.to_str().unwrap(), "user", "word"]).output();
             assert!(made.expect("`htpasswd` is not installed: `tests/run` does that").status.success());
         }
-        let server = Server::start(Path::new("/usr/bin/docker-registry"), &folder.join("log"), |port| {
+        let server = Server::start(&program, &folder.join("log"), |port| {
             let mut text = format!(
                 "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {0}/data}}\n  \
                  delete: {{enabled: true}}\nhttp:\n  addr: 127.0.0.1:{port}\n",
@@ -57,6 +105,7 @@ impl Registry {
             if door == Door::Password {
                 text += &format!("auth:\n  htpasswd: {{realm: test, path: {}}}\n", users.display());
             }
+            text += auth;
             let config = folder.join("config.yml");
             fs::write(&config, text).unwrap();
             vec!["serve".into(), config.display().to_string()]
@@ -117,13 +166,60 @@ impl Registry {
     }
 }
 
+/// One who gives tokens (distribution, "Token Authentication") to everybody.
+pub struct Tokens {
+    folder: PathBuf,
+}
+
+impl Tokens {
+    /// With its key in `folder`.
+    pub fn new(folder: &Path) -> Self {
+        fs::create_dir_all(folder).unwrap();
+        openssl(
+            folder,
+            "req -x509 -newkey rsa:2048 -nodes -keyout token.key -out token.pem -days 3 -subj /CN=test",
+        );
+        openssl(folder, "x509 -in token.pem -outform DER -out token.der");
+        Self { folder: folder.to_path_buf() }
+    }
+
+    /// The answer to a request for a token, which is good for all that was asked for, until `end` (seconds since
+    /// 1970).
+    pub fn give(&self, request: &Request, end: u64) -> String {
+        let base64 = |bytes: &[u8]| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
+        let query = request.path.split_once('?').unwrap().1;
+        let scopes = query.split('&').filter_map(|field| field.strip_prefix("scope="));
+        let access: Vec<Value> = scopes
+            .map(|scope| {
+                let scope = scope.replace("%3A", ":").replace("%2F", "/").replace("%2C", ",");
+                let words: Vec<&str> = scope.split(':').collect();
+                let actions: Vec<&str> = words[2].split(',').collect();
+                json!({ "type": words[0], "name": words[1], "actions": actions })
+            })
+            .collect();
+        let certificate = fs::read(self.folder.join("token.der")).unwrap();
+        let certificate = base64::engine::general_purpose::STANDARD.encode(certificate);
+        let header = json!({ "alg": "RS256", "typ": "JWT", "x5c": [certificate] });
+        let claims = json!({
+            "iss": "test", "sub": "", "aud": "test", "exp": end, "nbf": 0, "iat": 0, "jti": "1", "access": access,
+        });
+        let [header, claims] = [header, claims].map(|part| base64(part.to_string().as_bytes()));
+        let mut signing = Command::new("openssl")
+            .args(["dgst", "-sha256", "-sign", "token.key"])
+            .current_dir(&self.folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        signing.stdin.take().unwrap().write_all(format!("{header}.{claims}").as_bytes()).unwrap();
+        let signature = base64(&signing.wait_with_output().unwrap().stdout);
+        json!({ "token": format!("{header}.{claims}.{signature}") }).to_string()
+    }
+}
+
 /// An authority, and a certificate by it for 127.0.0.1.
 fn certificates(folder: &Path) {
-    let run = |arguments: &str| {
-        let output =
-            Command::new("openssl").args(arguments.split(' ')).current_dir(folder).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    };
+    let run = |arguments: &str| openssl(folder, arguments);
     fs::write(folder.join("ext"), "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n").unwrap();
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
     run(&format!(
@@ -133,6 +229,11 @@ fn certificates(folder: &Path) {
     run(
         "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 3 -extfile ext -out server.pem",
     );
+}
+
+fn openssl(folder: &Path, arguments: &str) {
+    let output = Command::new("openssl").args(arguments.split(' ')).current_dir(folder).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// A layout with one image of two layers, one of `size` bytes that cannot be compressed.

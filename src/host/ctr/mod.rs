@@ -4,6 +4,7 @@
 
 mod archive;
 pub mod bundle;
+mod content;
 mod script;
 mod state;
 
@@ -53,11 +54,15 @@ enum Lock {
 }
 
 impl Containerd<'_> {
-    fn call(&self, lock: Lock) -> Result<Call<'_>, Trouble> {
-        let address = &self.address.containerd;
+    /// The command `ctr` quoted for `sh`.
+    fn command(&self) -> String {
         let words = self.address.ctr.iter().map(String::as_str);
-        let rest = ["--connect-timeout", "10s", "--address", address, "-n", "k8s.io"];
-        let command = words.chain(rest).map(quote).collect::<Vec<_>>().join(" ");
+        let rest = ["--connect-timeout", "10s", "--address", &self.address.containerd, "-n", "k8s.io"];
+        words.chain(rest).map(quote).collect::<Vec<_>>().join(" ")
+    }
+
+    fn call(&self, lock: Lock) -> Result<Call<'_>, Trouble> {
+        let (address, command) = (&self.address.containerd, self.command());
         let folder = address.rsplit_once('/').map_or("/", |(folder, _)| folder);
         let lock = if lock == Lock::Wait { "wait" } else { "try" };
         let argv = ["sh", "-c", SCRIPT, "vcbuild", &command, folder, lock];

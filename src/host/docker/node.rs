@@ -76,6 +76,10 @@ impl Docker<'_> {
     fn no_files(&self) -> Trouble {
         Failure::new(format!("`{}` is a daemon, and has no files", self.name)).into()
     }
+
+    fn no_blobs(&self) -> Trouble {
+        Failure::new(format!("`{}` is a daemon, and gives no blobs", self.name)).into()
+    }
 }
 
 impl Node for Docker<'_> {
@@ -115,6 +119,14 @@ impl Node for Docker<'_> {
 
     fn read(&self, _path: &str, _from: u64, _sink: &mut dyn Sink) -> Result<(), Trouble> {
         Err(self.no_files())
+    }
+
+    fn given(&self, _name: &str) -> Result<Option<Digest>, Trouble> {
+        Err(self.no_blobs())
+    }
+
+    fn blob(&self, _digest: &Digest, _sink: &mut dyn Sink) -> Result<(), Trouble> {
+        Err(self.no_blobs())
     }
 }
 

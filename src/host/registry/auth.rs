@@ -1,6 +1,8 @@
 //! How a registry wants to be told who asks (distribution, "Token Authentication"; RFC 7617), and telling
 //! it. Tokens live as long as their place and are never shown.
 
+use std::sync::PoisonError;
+
 use base64::Engine as _;
 use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use reqwest::{Method, Response, Url};
@@ -22,9 +24,27 @@ enum Challenge {
     Bearer { realm: String, service: Option<String> },
 }
 
+/// Who has found out what to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Renewed {
+    /// The one who asked.
+    Here,
+    /// Somebody else, who was refused at the same time.
+    Elsewhere,
+}
+
 impl Place<'_> {
-    /// Finds out what a refusal asks for, and shows it from now on. Fails if the user has nothing to show.
-    pub(super) fn authorize(&self, refusal: &Response) -> Result<(), Trouble> {
+    /// Finds out what a refusal of what was `shown` asks for, and shows it from now on. Fails if the user has
+    /// nothing to show.
+    pub(super) fn authorize(
+        &self,
+        refusal: &Response,
+        shown: Option<&HeaderValue>,
+    ) -> Result<Renewed, Trouble> {
+        let _one = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.shown().as_ref() != shown {
+            return Ok(Renewed::Elsewhere);
+        }
         let Some(challenge) = Challenge::of(refusal.headers()) else {
             return Err(self.failed("it refuses, and does not say what it wants").into());
         };
@@ -41,13 +61,13 @@ impl Place<'_> {
         let odd = |_| self.failed("the credentials for it cannot be sent: they have odd characters");
         let mut header = HeaderValue::from_str(&header).map_err(odd)?;
         header.set_sensitive(true);
-        *self.authorization.borrow_mut() = Some(header);
-        Ok(())
+        *self.shown() = Some(header);
+        Ok(Renewed::Here)
     }
 
     /// There is nothing to show, or what was shown is not taken.
     pub(super) fn stranger(&self) -> Failure {
-        let shown = self.authorization.borrow().is_some();
+        let shown = self.shown().is_some();
         let why = if shown { "it does not take what we show" } else { "it wants to know who asks" };
         self.failed(why).hint(format!("`docker login {0}` or `podman login {0}`", self.host))
     }

@@ -8,12 +8,15 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 
 use super::Place;
+use super::auth::Renewed;
 use crate::error::{Error, Failure, Result};
 use crate::host::http::{Broken, broken, is_passing, retry_after};
 use crate::host::node::Trouble;
 
 /// Redirects of one request, at most.
 const MOST_REDIRECTS: usize = 10;
+/// How often others may have used up what is shown before one asks with it.
+const MOST_RENEWALS: u32 = 10;
 /// The longest message of a registry that is read, in bytes.
 const LONGEST_WORDS: u64 = 64 << 10;
 
@@ -114,7 +117,7 @@ impl Place<'_> {
     pub(super) fn request(&self, method: Method, url: Url) -> Result<RequestBuilder> {
         let own = self.is_own(&url);
         let mut request = self.http()?.client().request(method, url);
-        if let Some(header) = self.authorization.borrow().as_ref().filter(|_| own) {
+        if let Some(header) = self.shown().as_ref().filter(|_| own) {
             request = request.header(AUTHORIZATION, header.clone());
         }
         Ok(request)
@@ -122,18 +125,21 @@ impl Place<'_> {
 
     /// The answer to a request, after redirects; what is worth another try gets one.
     pub(super) fn call(&self, ask: &Ask) -> Result<Response, Trouble> {
-        let mut authorized = false;
+        let mut tries = 0;
         loop {
+            let shown = self.shown().clone();
             let answer = self.call_with(ask, true)?;
             if answer.status() != StatusCode::UNAUTHORIZED {
                 return Ok(answer);
             }
-            if authorized {
+            if tries == MOST_RENEWALS {
                 return Err(self.stranger().into());
             }
             // Also a token that has expired meanwhile is renewed here.
-            self.authorize(&answer)?;
-            authorized = true;
+            tries = match self.authorize(&answer, shown.as_ref())? {
+                Renewed::Here => MOST_RENEWALS,
+                Renewed::Elsewhere => tries + 1,
+            };
         }
     }
 

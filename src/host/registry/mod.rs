@@ -9,10 +9,9 @@ mod pull;
 mod push;
 mod referrers;
 
-use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use reqwest::Url;
 use reqwest::header::HeaderValue;
@@ -68,7 +67,7 @@ pub struct Repository<'a> {
     places: Vec<Place<'a>>,
 }
 
-/// A repository at one host.
+/// A repository at one host. Many may ask it at once.
 pub struct Place<'a> {
     around: Around<'a>,
     /// The host, with its port if that was said.
@@ -78,9 +77,12 @@ pub struct Place<'a> {
     /// What all addresses begin with.
     base: Url,
     spec: Spec,
-    http: Rc<OnceCell<Http>>,
+    http: Arc<OnceLock<Http>>,
     scopes: Vec<String>,
-    authorization: RefCell<Option<HeaderValue>>,
+    /// What is shown to the registry.
+    authorization: Mutex<Option<HeaderValue>>,
+    /// Held while that is found out: what one was told is good for all who ask at the same time.
+    asking: Mutex<()>,
 }
 
 impl<'a> Repository<'a> {
@@ -139,9 +141,10 @@ impl<'a> Place<'a> {
             path: path.to_string(),
             base,
             spec,
-            http: Rc::default(),
+            http: Arc::default(),
             scopes: vec![format!("repository:{path}:{actions}")],
-            authorization: RefCell::default(),
+            authorization: Mutex::default(),
+            asking: Mutex::default(),
         })
     }
 
@@ -165,6 +168,11 @@ impl<'a> Place<'a> {
     /// `host/path`, for people.
     pub fn name(&self) -> String {
         format!("{}/{}", self.host, self.path)
+    }
+
+    /// What is shown to the registry now.
+    fn shown(&self) -> MutexGuard<'_, Option<HeaderValue>> {
+        self.authorization.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn http(&self) -> Result<&Http> {

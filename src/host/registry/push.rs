@@ -1,7 +1,7 @@
 //! Writing to a repository: what is there is asked first, blobs are taken over from other repositories, sent
 //! in one piece or in many, and an upload that was cut goes on where it ended. Names come last, by the caller.
 
-use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Response, StatusCode, Url};
 
 use super::Place;
@@ -35,6 +35,16 @@ struct Session {
     url: Url,
     /// How many bytes are there.
     at: u64,
+}
+
+/// What was sent of an upload.
+struct Piece {
+    /// Whether the blob is whole with it.
+    ends: bool,
+    /// Its bytes.
+    length: u64,
+    /// What was shown to the registry.
+    shown: Option<HeaderValue>,
 }
 
 /// What a step of an upload led to.
@@ -198,7 +208,7 @@ impl Place<'_> {
         if !ends {
             request = request.header(CONTENT_RANGE, format!("{at}-{}", at + length - 1));
         }
-        let (http, watch) = (self.http()?, self.around.watch);
+        let (http, watch, shown) = (self.http()?, self.around.watch, self.shown().clone());
         let answer = match length {
             0 => http.send(watch, request.header(CONTENT_LENGTH, "0").body(""))?,
             _ => http.stream(watch, &load.recipe, (at, length), load.content, |body| request.body(body))?,
@@ -210,7 +220,7 @@ impl Place<'_> {
                 return Ok(Step::Look(Session { url, at }, why, None));
             }
         };
-        self.judge(load, answer, Session { url, at }, (ends, length))
+        self.judge(load, answer, Session { url, at }, &Piece { ends, length, shown })
     }
 
     fn judge(
@@ -218,11 +228,11 @@ impl Place<'_> {
         load: &Load<'_>,
         answer: Response,
         session: Session,
-        (ends, length): (bool, u64),
+        piece: &Piece,
     ) -> Result<Step, Trouble> {
-        let status = answer.status();
+        let (status, Piece { ends, length, shown }) = (answer.status(), piece);
         match status {
-            StatusCode::CREATED if ends => {
+            StatusCode::CREATED if *ends => {
                 let said = text(answer.headers(), DIGEST);
                 match said.parse() {
                     Ok(said @ Digest::Sha256(_)) if said != load.blob.digest => {
@@ -231,7 +241,7 @@ impl Place<'_> {
                     _ => Ok(Step::Done(Sent::Uploaded)),
                 }
             }
-            StatusCode::ACCEPTED | StatusCode::NO_CONTENT if !ends => {
+            StatusCode::ACCEPTED | StatusCode::NO_CONTENT if !*ends => {
                 let at = range(&answer).unwrap_or(session.at + length).min(session.at + length);
                 let url = self.location(&session.url, &answer)?;
                 if at <= session.at {
@@ -241,14 +251,14 @@ impl Place<'_> {
             }
             StatusCode::UNAUTHORIZED => {
                 // A token lives for a minute, and an upload longer.
-                self.authorize(&answer)?;
+                self.authorize(&answer, shown.as_ref())?;
                 Ok(Step::Look(
                     session,
                     "it does not take what we show".into(),
                     Some(std::time::Duration::ZERO),
                 ))
             }
-            StatusCode::PAYLOAD_TOO_LARGE if length > 0 => Ok(Step::Smaller(session)),
+            StatusCode::PAYLOAD_TOO_LARGE if *length > 0 => Ok(Step::Smaller(session)),
             StatusCode::NOT_FOUND => Ok(Step::Anew("it has forgotten an upload".into())),
             StatusCode::RANGE_NOT_SATISFIABLE => {
                 Ok(Step::Look(session, "it has another part of the blob".into(), None))

@@ -6,6 +6,7 @@ use super::files::Files;
 use super::links::{Guard, Links};
 use super::wrapper::As;
 use super::{Address, Talk};
+use crate::digest::Digest;
 use crate::error::Result;
 use crate::host::ctr::Containerd;
 use crate::host::node::{Answer, Image, Load, Node, Question, Trouble, Watch};
@@ -93,5 +94,13 @@ impl Node for Remote<'_> {
 
     fn read(&self, path: &str, from: u64, sink: &mut dyn Sink) -> Result<(), Trouble> {
         self.files().read(path, from, sink)
+    }
+
+    fn given(&self, name: &str) -> Result<Option<Digest>, Trouble> {
+        self.containerd().given(name)
+    }
+
+    fn blob(&self, digest: &Digest, sink: &mut dyn Sink) -> Result<(), Trouble> {
+        self.containerd().blob(digest, sink)
     }
 }

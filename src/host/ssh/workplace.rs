@@ -1,8 +1,8 @@
 //! A folder on a host in which commands run: what is in it, bringing it to something else by what differs, running
 //! there, and what was made. All of it is one session, and the folder is nobody else's as long. Knows no tree.
 
-use std::cell::Cell;
 use std::io::{self, Read};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use super::node::Remote;
@@ -22,17 +22,22 @@ use crate::recipe::{Content, Recipe, Sink};
 /// Somebody who watches, and a time at which it is enough.
 pub struct Deadline<'a> {
     watch: &'a dyn Watch,
-    until: Cell<Option<Instant>>,
+    until: Mutex<Option<Instant>>,
 }
 
 impl<'a> Deadline<'a> {
     /// No end yet.
     pub fn new(watch: &'a dyn Watch) -> Self {
-        Self { watch, until: Cell::new(None) }
+        Self { watch, until: Mutex::new(None) }
     }
 
     fn is_over(&self) -> bool {
-        self.until.get().is_some_and(|until| Instant::now() >= until)
+        let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| Instant::now() >= until)
+    }
+
+    fn set(&self, until: Option<Instant>) {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
 }
 
@@ -247,10 +252,10 @@ impl<'a> Workplace<'a> {
         self.write(format!("run {} {mark}\n", call.len()).as_bytes())?;
         self.write(call.as_bytes())?;
         let end = format!("\n\x02{mark} ");
-        self.watch.until.set(until);
+        self.watch.set(until);
         let mut done = self.talk.until(end.as_bytes(), output);
         let timed_out = done.is_err() && self.watch.is_over() && self.watch.watch.check().is_ok();
-        self.watch.until.set(None);
+        self.watch.set(None);
         if timed_out {
             self.write(b"stop\n")?;
             done = self.talk.until(end.as_bytes(), output);
