@@ -14,7 +14,7 @@
 //! # The layers, lowest first
 //! | layer | modules | knows |
 //! |---|---|---|
-//! | values | `digest` `recipe` `error` `glob` | bytes and words |
+//! | values | `digest` `recipe` `splice` `error` `glob` | bytes and words |
 //! | report | `report` | `Event` only; the only one that prints |
 //! | host | `host` `pins` | the outside world: processes, files, git, nodes, clusters |
 //! | libraries | `oci` `patch` `manifest` `cache` | one thing each, and no task |
@@ -47,6 +47,7 @@
 //! | what a no-op looks at | `memo` |
 //! | what happens when content is lost | `schedule/rules.rs` decides, `step.rs` finds the owner |
 //! | machines by ssh, and their containerd | `host/ssh`, `host/ctr` |
+//! | what goes of a layer of which a host has an older one | `splice.rs`, `tasks/kin.rs` |
 //! | a kind of host or cluster | `host/node.rs`, `host/cluster.rs`: one trait each |
 //! | messages about mistakes | `config`, `report/mistakes.rs` |
 //! | what a run prints | `report/story.rs`, `report/lines.rs` |
@@ -73,6 +74,7 @@ mod pins;
 mod recipe;
 mod report;
 mod schedule;
+mod splice;
 mod step;
 mod step_effect;
 mod tasks;

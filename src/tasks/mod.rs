@@ -26,6 +26,7 @@ pub mod import;
 mod import_tests;
 #[cfg(test)]
 mod keys;
+mod kin;
 pub mod layout;
 mod lints;
 pub mod names;

@@ -3,3 +3,4 @@
 mod connect;
 mod files;
 mod images;
+mod splices;

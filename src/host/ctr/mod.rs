@@ -7,7 +7,8 @@ pub mod bundle;
 mod script;
 mod state;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::digest::Digest;
@@ -16,6 +17,7 @@ use crate::host::node::{Image, Load, Standing, Trouble, Variant, Watch};
 use crate::host::ssh::{Address, As, Link, Talk, quote, said};
 use crate::host::{fs, machine};
 use crate::recipe::{Content, Sink};
+use crate::splice::Splice;
 use archive::Archive;
 use script::{SCRIPT, STAGING};
 use state::{List, PINNED, State, fixed_names};
@@ -43,6 +45,8 @@ struct Call<'a> {
     free: Option<u64>,
     /// The first number of the version of `ctr`.
     version: u32,
+    /// Whether blobs can be read as files there.
+    reads: bool,
 }
 
 /// What others are changing is waited for, or not.
@@ -69,13 +73,15 @@ impl Containerd<'_> {
             snapshotter: String::new(),
             free: None,
             version: 0,
+            reads: false,
         };
         let line = call.talk.line()?;
         let hello = line.as_deref().and_then(|line| line.strip_prefix("hello ")).map(str::to_string);
         let Some(hello) = hello else { return Err(call.failed(line.as_deref())) };
-        let mut words = hello.splitn(4, ' ');
+        let mut words = hello.splitn(5, ' ');
         let (machine, snapshotter) = (words.next(), words.next());
         call.free = words.next().and_then(|free| free.parse().ok());
+        call.reads = words.next() == Some("blobs");
         let version = words.next().unwrap_or_default();
         call.platform = machine::named(machine.unwrap_or_default());
         call.snapshotter = snapshotter.unwrap_or_default().to_string();
@@ -91,8 +97,8 @@ impl Containerd<'_> {
         }
     }
 
-    /// What there is of images.
-    pub fn ask(&self, images: &[Image]) -> Result<Vec<Standing>, Trouble> {
+    /// What there is of images, and, if something is missing, of which blobs others can be made.
+    pub fn ask(&self, images: &[Image]) -> Result<(Vec<Standing>, BTreeSet<Digest>), Trouble> {
         let mut call = self.call(Lock::Try)?;
         let all: Vec<&Image> = images.iter().collect();
         let state = call.list(&all)?;
@@ -101,12 +107,28 @@ impl Containerd<'_> {
             let variant = call.variant(image)?;
             standings.push(state.standing(image, variant, &call.snapshotter));
         }
+        let lacks = call.reads && standings.iter().any(|standing: &Standing| !standing.missing.is_empty());
         call.end()?;
-        Ok(standings)
+        Ok((standings, if lacks { state.held() } else { BTreeSet::new() }))
     }
 
-    /// Sends blobs, sees that the images are whole, and gives them the names that never move.
+    /// Sends blobs, sees that the images are whole, and gives them the names that never move. What cannot be
+    /// made of other blobs is sent whole.
     pub fn deliver(&self, load: &Load<'_>, content: &dyn Content) -> Result<u64, Trouble> {
+        match self.deliver_as(load, &load.splices, content) {
+            Err(Trouble::Cut(_)) if !load.splices.is_empty() && self.link.is_whole() => {
+                self.deliver_as(load, &BTreeMap::new(), content)
+            }
+            done => done,
+        }
+    }
+
+    fn deliver_as(
+        &self,
+        load: &Load<'_>,
+        splices: &BTreeMap<Digest, Arc<Splice>>,
+        content: &dyn Content,
+    ) -> Result<u64, Trouble> {
         let mut call = self.call(Lock::Wait)?;
         let mut variants = Vec::new();
         for image in &load.images {
@@ -127,7 +149,7 @@ impl Containerd<'_> {
                 .enumerate()
                 .map(|(number, (_, variant))| (format!("{STAGING}{token}-{number}"), &variant.descriptor))
                 .collect();
-            let archive = Archive::new(&load.blobs, &names);
+            let archive = Archive::new(&load.blobs, &names).spliced(splices);
             call.has_room(&archive, variants.iter().map(|(_, variant)| variant))?;
             call.import(&archive, content, Pin::No)?;
             sent += archive.payload();
@@ -201,7 +223,7 @@ impl Call<'_> {
         let layers: BTreeSet<Digest> =
             variants.flat_map(|variant| &variant.layers).map(|layer| layer.blob.digest).collect();
         let unpacked = archive.blobs().filter(|blob| layers.contains(&blob.digest)).map(|blob| blob.size);
-        let needed = archive.payload() + unpacked.sum::<u64>();
+        let needed = archive.blobs().map(|blob| blob.size).sum::<u64>() + unpacked.sum::<u64>();
         match self.free {
             Some(free) if free < needed => {
                 let (free, needed) = (megabytes(free), megabytes(needed));
@@ -270,10 +292,10 @@ impl Call<'_> {
     /// Streams an archive into containerd.
     fn import(&mut self, archive: &Archive<'_>, content: &dyn Content, pin: Pin) -> Result<(), Trouble> {
         let label = if pin == Pin::Yes { format!("{PINNED}=pinned") } else { String::new() };
-        self.write(format!("import {} {label}\n", archive.size()).as_bytes())?;
+        self.write(format!("import {label}\n").as_bytes())?;
         let left = archive.payload();
         let mut stream = Stream { talk: &mut self.talk, watch: self.on.watch, left, trouble: None };
-        let sent = archive.send(content, &mut stream);
+        let sent = archive.dictate(content, &mut stream);
         match (stream.trouble.take(), sent) {
             (Some(Trouble::Error(Error::Failed(_))), _) if self.talk.is_over() => Err(self.failed(None)),
             (Some(trouble), _) => Err(trouble),

@@ -4,10 +4,12 @@
 pub const STAGING: &str = "vcbuild.local/staging:";
 
 /// Arguments: the command `ctr` quoted for `sh`, the folder to lock, and `try` or `wait`. Says first
-/// `hello MACHINE SNAPSHOTTER FREE VERSION`, where FREE is bytes on the disk of images or `-`, then `ready`, and then reads lines:
+/// `hello MACHINE SNAPSHOTTER FREE BLOBS VERSION`, where FREE is bytes on the disk of images or `-` and BLOBS is `-` if
+/// blobs cannot be read as files, then `ready`, and then reads lines:
 /// - `list`, names to look at, an empty line: `== content`, `== snapshots`, `== images`, each followed by what
 ///   `ctr` lists, and `== end`;
-/// - `import SIZE LABEL` and SIZE bytes of an archive: `done`;
+/// - `import LABEL` and an archive, made of `bytes SIZE` with so many bytes, `blob DIGITS FROM SIZE` for bytes of a
+///   blob that is there, from the byte numbered FROM, which counts from 1, and `.` at its end: `done`;
 /// - `label NAME LABEL`: `done`;
 /// - `end`: `done`, when it is on the disk and no staging name is left.
 ///
@@ -26,7 +28,10 @@ s=$(sed -n 's/^ *snapshotter *= *"\(.*\)".*/\1/p' /etc/containerd/config.toml 2>
 s=${s:-overlayfs}
 free=-
 [ ! -d /var/lib/containerd ] || free=$(df -kP /var/lib/containerd | awk 'NR == 2 { print $4 * 1024 }')
-echo "hello $(uname -m) $s ${free:--} ${version##* }"
+blobs=/var/lib/containerd/io.containerd.content.v1.content/blobs/sha256
+reads=-
+[ ! -r "$blobs" ] || reads=blobs
+echo "hello $(uname -m) $s ${free:--} $reads ${version##* }"
 if command -v flock >/dev/null && exec 9<"$2"; then
   if flock -n 9; then alone=1
   elif [ "$3" = wait ]; then echo waits; flock -w 3600 9 || fail lock; alone=1
@@ -34,6 +39,15 @@ if command -v flock >/dev/null && exec 9<"$2"; then
 fi
 [ -z "$alone" ] || clear
 echo ready
+archive() {
+  while IFS=" " read -r op a b n; do
+    case $op in
+    bytes) timeout 7200 head -c "$a" || return ;;
+    blob) tail -c "+$b" "$blobs/$a" | head -c "$n" || return ;;
+    .) return ;;
+    esac
+  done
+}
 while IFS=" " read -r op a b; do
   case $op in
   list)
@@ -49,8 +63,8 @@ while IFS=" " read -r op a b; do
     ;;
   import)
     set --
-    [ -z "$b" ] || set -- --label "$b"
-    timeout 7200 head -c "$a" | c images import --snapshotter "$s" "$@" - >/dev/null || fail import
+    [ -z "$a" ] || set -- --label "$a"
+    archive | c images import --snapshotter "$s" "$@" - >/dev/null || fail import
     echo done
     ;;
   label)

@@ -84,7 +84,7 @@ impl Node for Docker<'_> {
             return Err(self.no_files());
         }
         let images = question.images.iter().map(|image| self.standing(image));
-        Ok(Answer { files: Vec::new(), images: images.collect::<Result<_, _>>()? })
+        Ok(Answer { images: images.collect::<Result<_, _>>()?, ..Answer::default() })
     }
 
     fn send(&self, load: &Load<'_>, content: &dyn Content) -> Result<u64, Trouble> {

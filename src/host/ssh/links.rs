@@ -323,7 +323,8 @@ impl Link {
         self.limit.is_some() || self.total.get().is_some()
     }
 
-    fn is_whole(&self) -> bool {
+    /// Whether it can still be used.
+    pub fn is_whole(&self) -> bool {
         !self.broken.load(Ordering::SeqCst) && self.master.is_alive()
     }
 

@@ -61,7 +61,7 @@ impl Node for Remote<'_> {
             answer.files = self.files().ask(&question.files)?;
         }
         if !question.images.is_empty() {
-            answer.images = self.containerd().ask(question.images)?;
+            (answer.images, answer.held) = self.containerd().ask(question.images)?;
         }
         Ok(answer)
     }
