@@ -245,6 +245,7 @@ fn go(session: &Session, targets: &[String], how: &How, faces: &mut Faces) -> Re
 fn holds(memo: &Memo, place: &Place, cache: &Cache, how: &How, stop: &Stop) -> bool {
     let (root, links, env, network) = (&place.root, &place.links, &place.env, how.network);
     let reach = Reach { cache, root, stop, links, network, env, tell: &forecast::Silent };
+    links.set_parallel(memo.head.parallel);
     let mut effects = Vec::new();
     for (kind, wants) in &memo.head.effects {
         let Some(effect) = tasks::effect(kind, wants) else { return false };

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::fs;
 use super::node::{At, Spec, Trouble, Watch};
-use super::ssh::{Links, Remote, quote};
+use super::ssh::{Links, Remote};
+use super::{ctr, fs};
 use crate::error::Failure;
 
 /// Prints `name value` lines. Arguments: the command `ctr` quoted for `sh`, and the socket.
@@ -71,9 +71,7 @@ impl Health {
             At::Ssh(address) => address,
         };
         let node = Remote::open(&spec.name, address, root, links, watch)?;
-        let words = address.ctr.iter().map(String::as_str);
-        let rest = ["--connect-timeout", "5s", "--address", &address.containerd, "-n", "k8s.io"];
-        let command = words.chain(rest).map(quote).collect::<Vec<_>>().join(" ");
+        let command = ctr::command(address, "5s");
         let before = fs::now();
         let (text, status) = node.run(SCRIPT, &[&command, &address.containerd])?;
         let middle = before / 2 + fs::now() / 2;

@@ -98,6 +98,12 @@ pub fn from_wants(wants: &Value) -> Option<Box<dyn Effect>> {
     Some(Box::new(Importing { wants, parts: BTreeMap::new(), kin: Kin::default() }))
 }
 
+/// The hosts and images of what an import wants.
+pub fn wanted(wants: &Value) -> Option<(Vec<Spec>, Vec<Image>)> {
+    let wants = Wants::deserialize(wants).ok()?;
+    Some((wants.destinations, wants.images))
+}
+
 impl Effect for Importing {
     fn wants(&self) -> Value {
         shipping::plain(&self.wants)

@@ -43,7 +43,7 @@ mod push_change;
 mod samples;
 pub mod save;
 mod sbom;
-mod shipped;
+pub mod shipped;
 mod shipping;
 pub mod upload;
 #[cfg(test)]

@@ -3,4 +3,5 @@
 mod connect;
 mod files;
 mod images;
+mod names;
 mod splices;

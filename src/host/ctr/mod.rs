@@ -4,6 +4,7 @@
 
 mod archive;
 pub mod bundle;
+mod names;
 mod script;
 mod state;
 
@@ -19,6 +20,7 @@ use crate::host::{fs, machine};
 use crate::recipe::{Content, Sink};
 use crate::splice::Splice;
 use archive::Archive;
+pub use names::Name;
 use script::{SCRIPT, STAGING};
 use state::{List, PINNED, State, fixed_names};
 
@@ -58,11 +60,8 @@ enum Lock {
 
 impl Containerd<'_> {
     fn call(&self, lock: Lock) -> Result<Call<'_>, Trouble> {
-        let address = &self.address.containerd;
-        let words = self.address.ctr.iter().map(String::as_str);
-        let rest = ["--connect-timeout", "10s", "--address", address, "-n", "k8s.io"];
-        let command = words.chain(rest).map(quote).collect::<Vec<_>>().join(" ");
-        let folder = address.rsplit_once('/').map_or("/", |(folder, _)| folder);
+        let command = command(self.address, "10s");
+        let folder = self.address.containerd.rsplit_once('/').map_or("/", |(folder, _)| folder);
         let lock = if lock == Lock::Wait { "wait" } else { "try" };
         let argv = ["sh", "-c", SCRIPT, "vcbuild", &command, folder, lock];
         let talk = Talk::start(self.link, &argv, self.who, self.watch)?;
@@ -414,6 +413,13 @@ impl Containerd<'_> {
             Failure::new(format!("containerd on `{host}` could not {step}: {why}")).detail(lines()),
         )
     }
+}
+
+/// The command `ctr` for the images of Kubernetes, quoted for `sh`.
+pub fn command(address: &Address, patience: &str) -> String {
+    let words = address.ctr.iter().map(String::as_str);
+    let rest = ["--connect-timeout", patience, "--address", &address.containerd, "-n", "k8s.io"];
+    words.chain(rest).map(quote).collect::<Vec<_>>().join(" ")
 }
 
 /// Bytes for people.

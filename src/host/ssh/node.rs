@@ -7,7 +7,7 @@ use super::links::{Guard, Links};
 use super::wrapper::As;
 use super::{Address, Talk};
 use crate::error::Result;
-use crate::host::ctr::Containerd;
+use crate::host::ctr::{Containerd, Name};
 use crate::host::node::{Answer, Image, Load, Node, Question, Trouble, Watch};
 use crate::recipe::{Content, Sink};
 
@@ -41,6 +41,11 @@ impl<'a> Remote<'a> {
 
     fn containerd(&self) -> Containerd<'_> {
         Containerd { link: &self.link, who: self.who(), address: &self.address, watch: self.watch }
+    }
+
+    /// The content tags in its containerd, and these names if they are there.
+    pub fn names(&self, declared: &[String]) -> Result<Vec<Name>, Trouble> {
+        self.containerd().names(declared)
     }
 
     /// Runs a script with arguments and returns what it prints and its exit status.
