@@ -180,6 +180,11 @@ fn go(session: &Session, targets: &[String], how: &How, faces: &mut Faces) -> Re
     let memo = Memo::read(&path);
     let changes = memo.as_ref().map_or(Changes::All, |memo| memo.changes(&place.root, &place.env));
     let stop = Stop::new(Stop::GRACE)?;
+    // Connections are to be ended, not left.
+    let listens = memo.as_ref().is_some_and(is_away);
+    if listens {
+        stop.listen()?;
+    }
     if let (Some(memo), Changes::None) = (&memo, &changes)
         && memo.head.complete
         && holds(memo, place, &cache, how, &stop)
@@ -188,7 +193,9 @@ fn go(session: &Session, targets: &[String], how: &How, faces: &mut Faces) -> Re
         unchanged(memo, told, faces, clock);
         return Ok(0);
     }
-    stop.listen()?;
+    if !listens {
+        stop.listen()?;
+    }
     let common = place.common();
     let written = place.read()?;
     let known = match (&memo, &changes) {
@@ -239,6 +246,13 @@ fn go(session: &Session, targets: &[String], how: &How, faces: &mut Faces) -> Re
     // The process ends now: taking all this apart first would only take time.
     std::mem::forget((project, known));
     Ok(code)
+}
+
+/// Whether the memo leads to other machines.
+fn is_away(memo: &Memo) -> bool {
+    let mut effects = memo.head.effects.iter();
+    !memo.head.remote.is_empty()
+        || effects.any(|(kind, wants)| tasks::effect(kind, wants).is_some_and(|effect| effect.is_away()))
 }
 
 /// Whether destinations and hosts are still as the memo says.
