@@ -4,6 +4,7 @@
 
 mod archive;
 pub mod bundle;
+mod explain;
 mod names;
 mod script;
 mod state;
@@ -49,6 +50,8 @@ struct Call<'a> {
     version: u32,
     /// Whether blobs can be read as files there.
     reads: bool,
+    /// The staging names that were given.
+    staged: Vec<String>,
 }
 
 /// What others are changing is waited for, or not.
@@ -73,6 +76,7 @@ impl Containerd<'_> {
             free: None,
             version: 0,
             reads: false,
+            staged: Vec::new(),
         };
         let line = call.talk.line()?;
         let hello = line.as_deref().and_then(|line| line.strip_prefix("hello ")).map(str::to_string);
@@ -149,6 +153,7 @@ impl Containerd<'_> {
                 .map(|(number, (_, variant))| (format!("{STAGING}{token}-{number}"), &variant.descriptor))
                 .collect();
             let archive = Archive::new(&load.blobs, &names).spliced(splices);
+            call.staged = names.iter().map(|(name, _)| name.clone()).collect();
             call.has_room(&archive, variants.iter().map(|(_, variant)| variant))?;
             call.import(&archive, content, Pin::No)?;
             sent += archive.payload();
@@ -236,7 +241,16 @@ impl Call<'_> {
 
     /// What is there, and what the names of images are given to.
     fn list(&mut self, images: &[&Image]) -> Result<State, Trouble> {
-        let mut text = "list\n".to_string();
+        self.listed("list\n", images)
+    }
+
+    /// What the names of images are given to.
+    fn named(&mut self, images: &[&Image]) -> Result<State, Trouble> {
+        self.listed("list names\n", images)
+    }
+
+    fn listed(&mut self, order: &str, images: &[&Image]) -> Result<State, Trouble> {
+        let mut text = order.to_string();
         for image in images {
             let fixed = image
                 .content_tags
@@ -321,7 +335,7 @@ impl Call<'_> {
                 self.order(&format!("label {name} {PINNED}=pinned"))?;
             }
         }
-        let state = self.list(images)?;
+        let state = self.named(images)?;
         let is_given = |(name, variant): &&(String, &Variant)| match pin {
             Pin::Yes => state.is_pinned(name, variant),
             Pin::No => state.is_named(name, variant),
@@ -339,7 +353,8 @@ impl Call<'_> {
     }
 
     fn end(mut self) -> Result<(), Trouble> {
-        self.order("end")?;
+        let names = std::mem::take(&mut self.staged).join(" ");
+        self.order(format!("end {names}").trim_end())?;
         let ended = self.talk.finish()?;
         match ended.status {
             0 => Ok(()),
@@ -369,49 +384,6 @@ impl Call<'_> {
             Ok(ended) => self.on.explain(step.as_deref().unwrap_or_default(), &ended.said),
             Err(trouble) => trouble,
         }
-    }
-}
-
-impl Containerd<'_> {
-    /// What the end of a conversation means.
-    fn explain(&self, step: &str, errors: &str) -> Trouble {
-        let host = self.link.name();
-        let socket = &self.address.containerd;
-        let is = |words: &str| errors.to_lowercase().contains(words);
-        let lines = || errors.lines().map(str::to_string).filter(|line| !line.trim().is_empty());
-        if step == "ctr" {
-            let ctr = self.address.ctr.join(" ");
-            return Failure::new(format!("`{host}` has no `{ctr}`"))
-                .detail(lines())
-                .hint("install containerd there, or say where it is: `ctr = [\"/path/to/ctr\"]`")
-                .into();
-        }
-        if is("permission denied") && is(socket) {
-            return Failure::new(format!("containerd on `{host}` lets us not in"))
-                .detail(lines())
-                .hint("only root may speak to it: `sudo = true`")
-                .into();
-        }
-        let absent = is("connection refused") || is("no such file or directory") || is("deadline exceeded");
-        if absent && (is("dial") || is(socket)) {
-            return Failure::new(format!("containerd on `{host}` does not answer at `{socket}`"))
-                .detail(lines())
-                .hint("look at it there: `systemctl status containerd`; if it listens elsewhere: `containerd = \"…\"`")
-                .into();
-        }
-        if is("no space left on device") {
-            return Failure::new(format!("`{host}` has no space left for images"))
-                .hint("`vcbuild doctor` shows how much there is")
-                .into();
-        }
-        if step == "lock" {
-            return Failure::new(format!("somebody else is changing the images of `{host}` for an hour"))
-                .into();
-        }
-        let why = said(errors).unwrap_or_else(|| "it ended without a word".into());
-        Trouble::Cut(
-            Failure::new(format!("containerd on `{host}` could not {step}: {why}")).detail(lines()),
-        )
     }
 }
 

@@ -7,14 +7,15 @@ pub const STAGING: &str = "vcbuild.local/staging:";
 /// `hello MACHINE SNAPSHOTTER FREE BLOBS VERSION`, where FREE is bytes on the disk of images or `-` and BLOBS is `-` if
 /// blobs cannot be read as files, then `ready`, and then reads lines:
 /// - `list`, names to look at, an empty line: `== content`, `== snapshots`, `== images`, each followed by what
-///   `ctr` lists, and `== end`;
+///   `ctr` lists, and `== end`; `list names` leaves out the first two;
 /// - `import LABEL` and an archive, made of `bytes SIZE` with so many bytes, `blob DIGITS FROM SIZE` for bytes of a
 ///   blob that is there, from the byte numbered FROM, which counts from 1, and `.` at its end: `done`;
 /// - `label NAME LABEL`: `done`;
-/// - `end`: `done`, when it is on the disk and no staging name is left.
+/// - `end` and staging names that go: `done`.
 ///
-/// It says `fail STEP` and ends where something cannot be done. Whoever has the lock clears away what others have left; a
-/// folder can be locked without a file that stays behind.
+/// It says `fail STEP` and ends where something cannot be done. Whoever has the lock clears away what others have left:
+/// with `try`, that is at first contact, and where something cannot be done. Each `ctr` that is started costs as much as
+/// some megabytes. A folder can be locked without a file that stays behind.
 pub const SCRIPT: &str = r#"
 cmd=$1
 c() { eval "$cmd \"\$@\""; }
@@ -37,7 +38,7 @@ if command -v flock >/dev/null && exec 9<"$2"; then
   elif [ "$3" = wait ]; then echo waits; flock -w 3600 9 || fail lock; alone=1
   fi
 fi
-[ -z "$alone" ] || clear
+[ -z "$alone" ] || [ "$3" = wait ] || clear
 echo ready
 archive() {
   while IFS=" " read -r op a b n; do
@@ -53,10 +54,12 @@ while IFS=" " read -r op a b; do
   list)
     set --
     while IFS= read -r n && [ -n "$n" ]; do set -- "$@" "name==\"$n\""; done
-    echo "== content"
-    c content ls || fail list
-    echo "== snapshots"
-    c snapshots --snapshotter "$s" ls || fail list
+    if [ "$a" != names ]; then
+      echo "== content"
+      c content ls || fail list
+      echo "== snapshots"
+      c snapshots --snapshotter "$s" ls || fail list
+    fi
     echo "== images"
     if [ $# -gt 0 ]; then c images ls "$@" || fail list; fi
     echo "== end"
@@ -76,7 +79,7 @@ while IFS=" " read -r op a b; do
     echo done
     ;;
   end)
-    clear
+    [ -z "$a" ] || c images rm $a $b >/dev/null
     echo done
     exit 0
     ;;
