@@ -244,4 +244,53 @@ mod tests {
         let wrong = [(Blob { size: 701, ..blob }, Part::Inline(bytes.to_vec()))];
         assert!(Archive::new(&wrong, &[]).send(&Nothing, &mut Vec::new()).is_err());
     }
+
+    /// What the script of hosts makes of a dictation.
+    fn read_out(mut text: &[u8], held: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        loop {
+            let end = text.iter().position(|byte| *byte == b'\n').unwrap();
+            let line = String::from_utf8(text[..end].to_vec()).unwrap();
+            text = &text[end + 1..];
+            let words: Vec<&str> = line.split(' ').collect();
+            let number = |at: usize| words[at].parse::<usize>().unwrap();
+            match words[0] {
+                "bytes" => {
+                    out.extend_from_slice(&text[..number(1)]);
+                    text = &text[number(1)..];
+                }
+                "blob" => out.extend_from_slice(&held[number(2) - 1..][..number(3)]),
+                _ => {
+                    assert_eq!((line.as_str(), text.len()), (".", 0));
+                    return out;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_dictated_is_the_archive() {
+        let (old, mut new) = (vec![3; 2000], vec![3; 1700]);
+        new[1000] = 4;
+        let blob = Blob { digest: Digest::sha256_of(&new), size: 1700 };
+        let descriptor = json!({ "digest": blob.digest, "size": 1700 });
+        let blobs = [(blob, Part::Inline(new))];
+        let names = [("a.b/c:1".to_string(), &descriptor)];
+        let mut whole = Vec::new();
+        Archive::new(&blobs, &names).send(&Nothing, &mut whole).unwrap();
+        let stretches = vec![
+            Stretch::Old { from: 7, size: 900 },
+            Stretch::New { size: 300 },
+            Stretch::Old { from: 0, size: 500 },
+        ];
+        let splice = Splice { of: Digest::sha256_of(&old), stretches };
+        let splices = BTreeMap::from([(blob.digest, Arc::new(splice))]);
+        for (spliced, payload) in [(&splices, 300), (&WHOLE, 1700)] {
+            let archive = Archive::new(&blobs, &names).spliced(spliced);
+            assert_eq!(archive.payload(), payload);
+            let mut text = Vec::new();
+            archive.dictate(&Nothing, &mut text).unwrap();
+            assert_eq!(read_out(&text, &old), whole);
+        }
+    }
 }
