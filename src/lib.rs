@@ -14,7 +14,7 @@
 //! # The layers, lowest first
 //! | layer | modules | knows |
 //! |---|---|---|
-//! | values | `digest` `recipe` `error` `glob` | bytes and words |
+//! | values | `digest` `recipe` `splice` `error` `glob` | bytes and words |
 //! | report | `report` | `Event` only; the only one that prints |
 //! | host | `host` `pins` | the outside world: processes, files, git, nodes, clusters |
 //! | libraries | `oci` `patch` `manifest` `cache` | one thing each, and no task |
@@ -49,6 +49,7 @@
 //! | machines by ssh, and their containerd | `host/ssh`, `host/ctr` |
 //! | compiling here, and on a host | `tasks/compile_run.rs`; `tasks/compile_there.rs`, `host/ssh/workplace.rs` |
 //! | what an upload compares, sends and deletes; secrets | `tasks/upload_change.rs`; `tasks/secret.rs` |
+//! | what goes of a layer of which a host has an older one | `splice.rs`, `tasks/kin.rs` |
 //! | a kind of host or cluster | `host/node.rs`, `host/cluster.rs`: one trait each |
 //! | messages about mistakes | `config`, `report/mistakes.rs` |
 //! | what a run prints | `report/story.rs`, `report/lines.rs` |
@@ -75,6 +76,7 @@ mod pins;
 mod recipe;
 mod report;
 mod schedule;
+mod splice;
 mod step;
 mod step_effect;
 mod tasks;

@@ -13,7 +13,7 @@ use crate::report::text::{self, Style, clean};
 /// Looks at the hosts and says what is wrong with them.
 pub fn run(session: &Session) -> Result<u8, Halt> {
     let config = session.place.config()?;
-    let answers = ask(session, &config)?;
+    let answers = health(session, &config)?;
     let mut out = String::new();
     let mut worst = 0;
     for (spec, answer) in &answers {
@@ -35,7 +35,7 @@ pub fn run(session: &Session) -> Result<u8, Halt> {
 
 /// What the hosts are and have.
 pub fn table(session: &Session, config: &Config) -> Result<u8, Halt> {
-    let answers = ask(session, config)?;
+    let answers = health(session, config)?;
     let head = ["host", "where", "platform", "containerd", "snapshotter", "free", "kubelet", "state"];
     let mut rows: Vec<Vec<String>> = vec![head.map(str::to_string).into()];
     let mut worst = 0;
@@ -65,20 +65,26 @@ pub fn table(session: &Session, config: &Config) -> Result<u8, Halt> {
         }
         rows.push(row);
     }
+    say(&columns(&rows));
+    Ok(worst)
+}
+
+/// Rows of equally many cells, one below the other.
+pub fn columns(rows: &[Vec<String>]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let widths: Vec<usize> = (0..rows.first().map_or(0, Vec::len)).map(width).collect();
     let mut out = String::new();
-    for row in &rows {
+    for row in rows {
         let cells: Vec<String> =
             row.iter().zip(&widths).map(|(cell, width)| format!("{:width$}", clean(cell))).collect();
         out.push_str(cells.join("  ").trim_end());
         out.push('\n');
     }
-    say(&out);
-    Ok(worst)
+    out
 }
 
-fn worst_of(one: u8, other: u8) -> u8 {
+/// The exit code for both.
+pub fn worst_of(one: u8, other: u8) -> u8 {
     // Failed is worse than deferred.
     if one == 1 || other == 1 { 1 } else { one.max(other) }
 }
@@ -94,22 +100,30 @@ fn line(host: &str, finding: &Said, settings: &Settings) -> String {
 }
 
 /// What became of a question: an exit code and what to say, if it failed.
-type Answer = std::result::Result<Health, (u8, Vec<Said>)>;
+pub type Answer<T> = std::result::Result<T, (u8, Vec<Said>)>;
+
+/// How all hosts are.
+fn health<'a>(session: &Session, config: &'a Config) -> Result<Vec<(&'a Spec, Answer<Health>)>, Halt> {
+    let (links, root) = (&session.place.links, session.place.root.as_path());
+    ask(session, config, |spec, watch| Health::ask(spec, root, links, watch))
+}
 
 /// Asks all hosts at once.
-fn ask<'a>(session: &Session, config: &'a Config) -> Result<Vec<(&'a Spec, Answer)>, Halt> {
+pub fn ask<'a, T: Send>(
+    session: &Session,
+    config: &'a Config,
+    question: impl Fn(&Spec, &dyn Watch) -> Result<T, Trouble> + Sync,
+) -> Result<Vec<(&'a Spec, Answer<T>)>, Halt> {
     let stop = Stop::new(Stop::GRACE)?;
     stop.listen()?;
-    let (links, root) = (&session.place.links, session.place.root.as_path());
-    links.set_parallel(config.parallel_hosts);
+    session.place.links.set_parallel(config.parallel_hosts);
     let specs: Vec<&Spec> = config.hosts.values().collect();
     let mut answers = Vec::new();
     std::thread::scope(|scope| {
         let mut asked = Vec::new();
         for spec in &specs {
-            let stop = &stop;
-            let one = move || Health::ask(spec, root, links, &Quiet(stop));
-            asked.push(scope.spawn(one));
+            let (stop, question) = (&stop, &question);
+            asked.push(scope.spawn(move || question(spec, &Quiet(stop))));
         }
         for (spec, thread) in specs.iter().zip(asked) {
             let answer = match thread.join() {

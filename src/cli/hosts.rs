@@ -1,5 +1,6 @@
-//! `hosts`: what the hosts are and have, in a table; and `hosts trust`: a key in place of an old one.
+//! `hosts`: what the hosts are and have, in a table; `hosts --images`; and `hosts trust`: a key in place of an old one.
 
+use super::hosts_images::{self, Form};
 use super::{Halt, Session, say};
 use crate::config::Config;
 use crate::error::{Failure, Mistake, did_you_mean};
@@ -9,9 +10,16 @@ use crate::host::stop::Stop;
 
 /// Arguments of `hosts`
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct HostsVerb {
     #[command(subcommand)]
     verb: Option<Verb>,
+    /// The names that hosts have of our images, and which of them are wanted no more
+    #[arg(long)]
+    images: bool,
+    /// As a line of JSON for each host
+    #[arg(long, requires = "images")]
+    json: bool,
 }
 
 #[derive(clap::Subcommand)]
@@ -28,6 +36,9 @@ impl HostsVerb {
     pub fn run(&self, session: &Session) -> Result<u8, Halt> {
         let config = session.place.config()?;
         match &self.verb {
+            None if self.images => {
+                hosts_images::run(session, &config, if self.json { Form::Json } else { Form::Table })
+            }
             None => super::doctor::table(session, &config),
             Some(Verb::Trust { name }) => trust(session, &config, name),
         }

@@ -10,6 +10,7 @@ mod forecast;
 mod get;
 mod graph;
 mod hosts;
+mod hosts_images;
 mod init;
 mod list;
 mod log;

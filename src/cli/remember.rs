@@ -36,6 +36,7 @@ pub fn remember(
     place: &Place,
 ) -> crate::error::Result<()> {
     let mut draft = memo::Draft::new(to.began, &to.common);
+    draft.set_parallel(place.links.parallel());
     let names: BTreeSet<&str> = selected.iter().map(|id| graph.node(*id).name.0.as_str()).collect();
     let (mut effects, mut remote, mut complete) = (Vec::new(), Vec::new(), summary.verdict == Verdict::Ok);
     // Those that were left apart may have read what is another thing now.

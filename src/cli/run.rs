@@ -180,6 +180,11 @@ fn go(session: &Session, targets: &[String], how: &How, faces: &mut Faces) -> Re
     let memo = Memo::read(&path);
     let changes = memo.as_ref().map_or(Changes::All, |memo| memo.changes(&place.root, &place.env));
     let stop = Stop::new(Stop::GRACE)?;
+    // Connections are to be ended, not left.
+    let listens = memo.as_ref().is_some_and(is_away);
+    if listens {
+        stop.listen()?;
+    }
     if let (Some(memo), Changes::None) = (&memo, &changes)
         && memo.head.complete
         && holds(memo, place, &cache, how, &stop)
@@ -188,7 +193,9 @@ fn go(session: &Session, targets: &[String], how: &How, faces: &mut Faces) -> Re
         unchanged(memo, told, faces, clock);
         return Ok(0);
     }
-    stop.listen()?;
+    if !listens {
+        stop.listen()?;
+    }
     let common = place.common();
     let written = place.read()?;
     let known = match (&memo, &changes) {
@@ -241,10 +248,18 @@ fn go(session: &Session, targets: &[String], how: &How, faces: &mut Faces) -> Re
     Ok(code)
 }
 
+/// Whether the memo leads to other machines.
+fn is_away(memo: &Memo) -> bool {
+    let mut effects = memo.head.effects.iter();
+    !memo.head.remote.is_empty()
+        || effects.any(|(kind, wants)| tasks::effect(kind, wants).is_some_and(|effect| effect.is_away()))
+}
+
 /// Whether destinations and hosts are still as the memo says.
 fn holds(memo: &Memo, place: &Place, cache: &Cache, how: &How, stop: &Stop) -> bool {
     let (root, links, env, network) = (&place.root, &place.links, &place.env, how.network);
     let reach = Reach { cache, root, stop, links, network, env, tell: &forecast::Silent };
+    links.set_parallel(memo.head.parallel);
     let mut effects = Vec::new();
     for (kind, wants) in &memo.head.effects {
         let Some(effect) = tasks::effect(kind, wants) else { return false };

@@ -16,6 +16,7 @@ pub mod docker;
 pub mod download;
 mod embedded;
 mod embedded_cluster;
+mod findings;
 pub mod foreground;
 pub mod fs;
 pub mod git;

@@ -3,8 +3,9 @@
 //! descriptor describes is not known here, and who plans cannot tell what kind of host it has.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -20,6 +21,7 @@ pub use crate::host::wanted::{
     Asked, Bare, File, Found, Gone, Listing, Owner, Shape, Trace, is_owner, octal,
 };
 use crate::recipe::{Content, Part, Sink};
+use crate::splice::Splice;
 
 /// How to reach a host; plain data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -159,6 +161,8 @@ pub struct Answer {
     pub folders: Vec<Listing>,
     /// What there is of each image, in the order of the question.
     pub images: Vec<Standing>,
+    /// The blobs that are there and of which others can be made, if something is missing.
+    pub held: BTreeSet<Digest>,
 }
 
 /// What there is of an image.
@@ -189,6 +193,8 @@ pub struct Load<'a> {
     pub trace: Trace,
     /// Blobs that images are made of, each once.
     pub blobs: Vec<(Blob, Part)>,
+    /// How some of the blobs are made of what the host said that it holds; it may have all of them sent.
+    pub splices: BTreeMap<Digest, Arc<Splice>>,
     /// The images that get their names that never move once all of them is there.
     pub images: Vec<&'a Image>,
 }

@@ -45,6 +45,11 @@ impl Draft {
         draft
     }
 
+    /// So many hosts are to be asked at once.
+    pub fn set_parallel(&mut self, parallel: usize) {
+        self.head.parallel = parallel;
+    }
+
     fn add(&mut self, fact: &Fact) -> u32 {
         match self.known.get(&fact.path).and_then(|known| known[fact.look as usize]) {
             Some(index) => {

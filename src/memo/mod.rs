@@ -28,7 +28,7 @@ pub use draft::Draft;
 pub use entry::Entry;
 pub use outline::{Outline, table};
 
-const MAGIC: &[u8; 16] = b"vcbuild memo 004";
+const MAGIC: &[u8; 16] = b"vcbuild memo 005";
 /// The checksum of what lies between it and the tasks.
 const FRONT_SUM: usize = 16;
 /// The lengths of head, stamps (how many), paths, tasks and outline.
@@ -63,6 +63,8 @@ pub struct Head {
     pub effects: Vec<(String, serde_json::Value)>,
     /// What was seen on hosts.
     pub remote: Vec<serde_json::Value>,
+    /// How many hosts are asked at once.
+    pub parallel: usize,
     /// How many of the paths are about the run as a whole: the configuration, the lock, vcbuild.
     common: usize,
 }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,8 @@ use crate::error::{Failure, Result};
 use crate::host::ctr::bundle;
 use crate::host::node::{Image, Load, Question, Spec, Standing};
 use crate::recipe::Part;
+use crate::splice::Splice;
+use crate::tasks::kin::{self, Kin};
 use crate::tasks::names::{Declare, Names, OneOrMany, Outputs, Placed, Reference, Want};
 use crate::tasks::shipped;
 use crate::tasks::shipping::{self, Told, size_text};
@@ -70,7 +73,7 @@ impl Task for Import {
             parts.extend(shipped.parts);
         }
         let wants = Wants { destinations: self.destinations.clone(), images };
-        Ok(Work::Effect(Box::new(Importing { wants, parts })))
+        Ok(Work::Effect(Box::new(Importing { wants, parts, kin: Kin::default() })))
     }
 }
 
@@ -85,12 +88,20 @@ struct Importing {
     wants: Wants,
     /// Where the content comes from, by SHA-256.
     parts: BTreeMap<Digest, Part>,
+    /// How layers are made of older ones.
+    kin: Kin,
 }
 
 /// The effect that wants this. Without its inputs it can only probe.
 pub fn from_wants(wants: &Value) -> Option<Box<dyn Effect>> {
     let wants = Wants::deserialize(wants).ok()?;
-    Some(Box::new(Importing { wants, parts: BTreeMap::new() }))
+    Some(Box::new(Importing { wants, parts: BTreeMap::new(), kin: Kin::default() }))
+}
+
+/// The hosts and images of what an import wants.
+pub fn wanted(wants: &Value) -> Option<(Vec<Spec>, Vec<Image>)> {
+    let wants = Wants::deserialize(wants).ok()?;
+    Some((wants.destinations, wants.images))
 }
 
 impl Effect for Importing {
@@ -114,8 +125,10 @@ impl Effect for Importing {
         let spec = &self.wants.destinations[destination];
         let watch = Told::destination(spec, reach, 0);
         let question = Question { images: &self.wants.images, ..Question::default() };
-        let standings = shipping::open(spec, reach, &watch)?.ask(&question)?.images;
-        Ok(Box::new(Bringing::new(self, spec, standings)))
+        let answer = shipping::open(spec, reach, &watch)?.ask(&question)?;
+        let mut change = Bringing::new(self, spec, answer.images);
+        change.splices = self.kin.splices(&change.blobs, &answer.held, &self.parts, reach.cache)?;
+        Ok(Box::new(change))
     }
 }
 
@@ -126,6 +139,8 @@ struct Bringing<'a> {
     standings: Vec<Standing>,
     /// All missing blobs, each once.
     blobs: Vec<Blob>,
+    /// How some of them are made of what is there.
+    splices: BTreeMap<Digest, Arc<Splice>>,
 }
 
 impl<'a> Bringing<'a> {
@@ -133,7 +148,12 @@ impl<'a> Bringing<'a> {
         let mut known = BTreeSet::new();
         let missing = standings.iter().flat_map(|standing| &standing.missing);
         let blobs = missing.filter(|blob| known.insert(blob.digest)).copied().collect();
-        Self { effect, spec, standings, blobs }
+        Self { effect, spec, standings, blobs, splices: BTreeMap::new() }
+    }
+
+    /// How many bytes go for a blob.
+    fn size(&self, blob: &Blob) -> u64 {
+        self.splices.get(&blob.digest).map_or(blob.size, |splice| splice.size())
     }
 
     /// The images with what there is of them.
@@ -155,7 +175,7 @@ impl Change for Bringing<'_> {
     fn lines(&self) -> Vec<String> {
         let (mut lines, mut content, mut declared) = (Vec::new(), Vec::new(), Vec::new());
         let mut left: BTreeMap<Digest, u64> =
-            self.blobs.iter().map(|blob| (blob.digest, blob.size)).collect();
+            self.blobs.iter().map(|blob| (blob.digest, self.size(blob))).collect();
         for (image, standing) in self.images() {
             // A blob that several images share is sent once, and counted where it is first needed.
             let sizes: Vec<u64> =
@@ -176,7 +196,7 @@ impl Change for Bringing<'_> {
     }
 
     fn bytes(&self) -> u64 {
-        self.blobs.iter().map(|blob| blob.size).sum()
+        self.blobs.iter().map(|blob| self.size(blob)).sum()
     }
 
     fn apply(&self, reach: &Reach<'_>) -> Result<u64, Fault> {
@@ -186,12 +206,16 @@ impl Change for Bringing<'_> {
             Some(part) => (*blob, part.clone()),
             None => panic!("BUG: what only probes is to be applied"),
         };
-        let blobs = self.blobs.iter().map(part).collect();
+        let blobs: Vec<_> = self.blobs.iter().map(part).collect();
         let images = self.unnamed(|image| &image.content_tags);
         if images.is_empty() {
             return Ok(0);
         }
-        Ok(node.send(&Load { blobs, images, ..Load::default() }, &reach.cache.cas)?)
+        let load = Load { blobs, images, splices: self.splices.clone(), ..Load::default() };
+        let sent = node.send(&load, &reach.cache.cas)?;
+        // What cannot be remembered is sent whole the next time.
+        let _ = kin::remember(reach.cache, &load.blobs);
+        Ok(sent)
     }
 
     fn finish(&self, reach: &Reach<'_>) -> Result<(), Fault> {

@@ -28,6 +28,7 @@ pub mod import;
 mod import_tests;
 #[cfg(test)]
 mod keys;
+mod kin;
 pub mod layout;
 mod lints;
 pub mod names;
@@ -46,7 +47,7 @@ mod samples;
 pub mod save;
 mod sbom;
 pub mod secret;
-mod shipped;
+pub mod shipped;
 mod shipping;
 pub mod upload;
 mod upload_change;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::rig::{self, Kind, Node};
 use crate::support::Project;
+use crate::support::servers::Line;
 
 const UPLOAD: &str = "[upload.u]\nfrom = ['data']\nhosts = 'nodes'\ndir = '/srv/x'\n";
 
@@ -181,6 +182,29 @@ fn by_way_of_a_bastion_and_with_a_certificate() {
     let done = project.run("u").failure(3);
     says(&done.stderr, &["inner"]);
     bastion.quiet();
+}
+
+#[test]
+fn a_run_with_nothing_to_do_asks_no_more_hosts_at_once() {
+    let nodes: Vec<Node> = (0..3).map(|number| Node::new(&format!("n{number}"), Kind::Plain)).collect();
+    let nodes: Vec<&Node> = nodes.iter().collect();
+    let project = project(&nodes, "");
+    project.edit("vcbuild.toml", |text| text.replacen("[project]\n", "[project]\nparallel_hosts = 2\n", 1));
+    let lines: Vec<Line> = nodes.iter().map(|node| Line::to(node.port)).collect();
+    rig::introduce_by(&project, &nodes, "root", &lines.iter().map(|line| line.port).collect::<Vec<_>>());
+    project.run("u").success();
+    let calls = || lines.iter().map(Line::calls).sum::<usize>();
+    let before = calls();
+    for line in &lines {
+        line.hold(1);
+    }
+    let mut child = project.command(&["run", "u"]).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(calls() - before, 2);
+    for line in &lines {
+        line.mend();
+    }
+    assert!(child.wait().is_ok());
 }
 
 #[test]

@@ -24,7 +24,7 @@ hosts  = "nodes"
 "#;
 
 /// A project with a base of 6 MB, and programs that say a word.
-fn project(nodes: &[&Node], more: &str) -> Project {
+pub fn project(nodes: &[&Node], more: &str) -> Project {
     let project = Project::new().config(&format!("{}{IMAGES}", rig::hosts(nodes, more)));
     rig::introduce(&project, nodes, "root");
     fs::create_dir_all(project.path("base/lib")).unwrap();
@@ -43,7 +43,7 @@ fn project(nodes: &[&Node], more: &str) -> Project {
 }
 
 /// Compiles a program that prints a word.
-fn program(project: &Project, part: &str, word: &str) {
+pub fn program(project: &Project, part: &str, word: &str) {
     let source = project.beside("app.c");
     fs::write(&source, format!("#include <stdio.h>\nint main() {{ puts(\"{part} {word}\"); }}\n")).unwrap();
     let mut command = std::process::Command::new("cc");
@@ -52,7 +52,7 @@ fn program(project: &Project, part: &str, word: &str) {
 }
 
 /// The names of our images on a node, with what they are given to.
-fn names(node: &Node) -> Vec<(String, String)> {
+pub fn names(node: &Node) -> Vec<(String, String)> {
     let text = node.sh("ctr -n k8s.io images ls");
     let row = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
@@ -63,7 +63,7 @@ fn names(node: &Node) -> Vec<(String, String)> {
 
 /// Holds a node to have whole images under all names, and nothing left over.
 #[track_caller]
-fn assert_whole(node: &Node) {
+pub fn assert_whole(node: &Node) {
     let check = node.sh("ctr -n k8s.io images check");
     for line in check.lines().skip(1) {
         let fields: Vec<&str> = line.split_whitespace().collect();
@@ -103,14 +103,14 @@ with_both! {
 }
 
 /// What the program in an image prints when it runs there.
-fn runs(node: &Node, tag: &str) -> String {
+pub fn runs(node: &Node, tag: &str) -> String {
     let script = format!("ctr -n k8s.io run --rm --snapshotter overlayfs {tag} t$$");
     let said = node.exec(&script);
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
     String::from_utf8(said.stdout).unwrap()
 }
 
-fn app(part: &str) -> String {
+pub fn app(part: &str) -> String {
     format!("registry.example/team/{part}:1.0")
 }
 

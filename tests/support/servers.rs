@@ -291,6 +291,7 @@ impl Line {
     /// Holds every answer after so many bytes.
     pub fn hold(&self, limit: usize) {
         self.state.held.store(true, Ordering::SeqCst);
+        self.state.reached.store(0, Ordering::SeqCst);
         self.cut(limit);
     }
 

@@ -1,7 +1,7 @@
 //! Reading images out of containerd on a host: what a name is given to, and blobs as they are there. Changes
 //! nothing, and knows no document.
 
-use super::Containerd;
+use super::{Containerd, command};
 use crate::digest::Digest;
 use crate::error::{Failure, Result};
 use crate::host::node::Trouble;
@@ -56,7 +56,7 @@ impl Containerd<'_> {
     }
 
     fn start(&self, arguments: &[&str]) -> Result<Talk<'_>, Trouble> {
-        let command = self.command();
+        let command = command(self.address, "10s");
         let argv = [&["sh", "-c", SCRIPT, "vcbuild", &command][..], arguments].concat();
         Talk::start(self.link, &argv, self.who, self.watch)
     }

@@ -5,10 +5,13 @@
 mod archive;
 pub mod bundle;
 mod content;
+mod explain;
+mod names;
 mod script;
 mod state;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::digest::Digest;
@@ -17,7 +20,9 @@ use crate::host::node::{Image, Load, Standing, Trouble, Variant, Watch};
 use crate::host::ssh::{Address, As, Link, Talk, quote, said};
 use crate::host::{fs, machine};
 use crate::recipe::{Content, Sink};
+use crate::splice::Splice;
 use archive::Archive;
+pub use names::Name;
 use script::{SCRIPT, STAGING};
 use state::{List, PINNED, State, fixed_names};
 
@@ -44,6 +49,10 @@ struct Call<'a> {
     free: Option<u64>,
     /// The first number of the version of `ctr`.
     version: u32,
+    /// Whether blobs can be read as files there.
+    reads: bool,
+    /// The staging names that were given.
+    staged: Vec<String>,
 }
 
 /// What others are changing is waited for, or not.
@@ -54,16 +63,9 @@ enum Lock {
 }
 
 impl Containerd<'_> {
-    /// The command `ctr` quoted for `sh`.
-    fn command(&self) -> String {
-        let words = self.address.ctr.iter().map(String::as_str);
-        let rest = ["--connect-timeout", "10s", "--address", &self.address.containerd, "-n", "k8s.io"];
-        words.chain(rest).map(quote).collect::<Vec<_>>().join(" ")
-    }
-
     fn call(&self, lock: Lock) -> Result<Call<'_>, Trouble> {
-        let (address, command) = (&self.address.containerd, self.command());
-        let folder = address.rsplit_once('/').map_or("/", |(folder, _)| folder);
+        let command = command(self.address, "10s");
+        let folder = self.address.containerd.rsplit_once('/').map_or("/", |(folder, _)| folder);
         let lock = if lock == Lock::Wait { "wait" } else { "try" };
         let argv = ["sh", "-c", SCRIPT, "vcbuild", &command, folder, lock];
         let talk = Talk::start(self.link, &argv, self.who, self.watch)?;
@@ -74,13 +76,16 @@ impl Containerd<'_> {
             snapshotter: String::new(),
             free: None,
             version: 0,
+            reads: false,
+            staged: Vec::new(),
         };
         let line = call.talk.line()?;
         let hello = line.as_deref().and_then(|line| line.strip_prefix("hello ")).map(str::to_string);
         let Some(hello) = hello else { return Err(call.failed(line.as_deref())) };
-        let mut words = hello.splitn(4, ' ');
+        let mut words = hello.splitn(5, ' ');
         let (machine, snapshotter) = (words.next(), words.next());
         call.free = words.next().and_then(|free| free.parse().ok());
+        call.reads = words.next() == Some("blobs");
         let version = words.next().unwrap_or_default();
         call.platform = machine::named(machine.unwrap_or_default());
         call.snapshotter = snapshotter.unwrap_or_default().to_string();
@@ -96,8 +101,8 @@ impl Containerd<'_> {
         }
     }
 
-    /// What there is of images.
-    pub fn ask(&self, images: &[Image]) -> Result<Vec<Standing>, Trouble> {
+    /// What there is of images, and, if something is missing, of which blobs others can be made.
+    pub fn ask(&self, images: &[Image]) -> Result<(Vec<Standing>, BTreeSet<Digest>), Trouble> {
         let mut call = self.call(Lock::Try)?;
         let all: Vec<&Image> = images.iter().collect();
         let state = call.list(&all)?;
@@ -106,12 +111,28 @@ impl Containerd<'_> {
             let variant = call.variant(image)?;
             standings.push(state.standing(image, variant, &call.snapshotter));
         }
+        let lacks = call.reads && standings.iter().any(|standing: &Standing| !standing.missing.is_empty());
         call.end()?;
-        Ok(standings)
+        Ok((standings, if lacks { state.held() } else { BTreeSet::new() }))
     }
 
-    /// Sends blobs, sees that the images are whole, and gives them the names that never move.
+    /// Sends blobs, sees that the images are whole, and gives them the names that never move. What cannot be
+    /// made of other blobs is sent whole.
     pub fn deliver(&self, load: &Load<'_>, content: &dyn Content) -> Result<u64, Trouble> {
+        match self.deliver_as(load, &load.splices, content) {
+            Err(Trouble::Cut(_)) if !load.splices.is_empty() && self.link.is_whole() => {
+                self.deliver_as(load, &BTreeMap::new(), content)
+            }
+            done => done,
+        }
+    }
+
+    fn deliver_as(
+        &self,
+        load: &Load<'_>,
+        splices: &BTreeMap<Digest, Arc<Splice>>,
+        content: &dyn Content,
+    ) -> Result<u64, Trouble> {
         let mut call = self.call(Lock::Wait)?;
         let mut variants = Vec::new();
         for image in &load.images {
@@ -132,7 +153,8 @@ impl Containerd<'_> {
                 .enumerate()
                 .map(|(number, (_, variant))| (format!("{STAGING}{token}-{number}"), &variant.descriptor))
                 .collect();
-            let archive = Archive::new(&load.blobs, &names);
+            let archive = Archive::new(&load.blobs, &names).spliced(splices);
+            call.staged = names.iter().map(|(name, _)| name.clone()).collect();
             call.has_room(&archive, variants.iter().map(|(_, variant)| variant))?;
             call.import(&archive, content, Pin::No)?;
             sent += archive.payload();
@@ -206,7 +228,7 @@ impl Call<'_> {
         let layers: BTreeSet<Digest> =
             variants.flat_map(|variant| &variant.layers).map(|layer| layer.blob.digest).collect();
         let unpacked = archive.blobs().filter(|blob| layers.contains(&blob.digest)).map(|blob| blob.size);
-        let needed = archive.payload() + unpacked.sum::<u64>();
+        let needed = archive.blobs().map(|blob| blob.size).sum::<u64>() + unpacked.sum::<u64>();
         match self.free {
             Some(free) if free < needed => {
                 let (free, needed) = (megabytes(free), megabytes(needed));
@@ -220,7 +242,16 @@ impl Call<'_> {
 
     /// What is there, and what the names of images are given to.
     fn list(&mut self, images: &[&Image]) -> Result<State, Trouble> {
-        let mut text = "list\n".to_string();
+        self.listed("list\n", images)
+    }
+
+    /// What the names of images are given to.
+    fn named(&mut self, images: &[&Image]) -> Result<State, Trouble> {
+        self.listed("list names\n", images)
+    }
+
+    fn listed(&mut self, order: &str, images: &[&Image]) -> Result<State, Trouble> {
+        let mut text = order.to_string();
         for image in images {
             let fixed = image
                 .content_tags
@@ -275,10 +306,10 @@ impl Call<'_> {
     /// Streams an archive into containerd.
     fn import(&mut self, archive: &Archive<'_>, content: &dyn Content, pin: Pin) -> Result<(), Trouble> {
         let label = if pin == Pin::Yes { format!("{PINNED}=pinned") } else { String::new() };
-        self.write(format!("import {} {label}\n", archive.size()).as_bytes())?;
+        self.write(format!("import {label}\n").as_bytes())?;
         let left = archive.payload();
         let mut stream = Stream { talk: &mut self.talk, watch: self.on.watch, left, trouble: None };
-        let sent = archive.send(content, &mut stream);
+        let sent = archive.dictate(content, &mut stream);
         match (stream.trouble.take(), sent) {
             (Some(Trouble::Error(Error::Failed(_))), _) if self.talk.is_over() => Err(self.failed(None)),
             (Some(trouble), _) => Err(trouble),
@@ -305,7 +336,7 @@ impl Call<'_> {
                 self.order(&format!("label {name} {PINNED}=pinned"))?;
             }
         }
-        let state = self.list(images)?;
+        let state = self.named(images)?;
         let is_given = |(name, variant): &&(String, &Variant)| match pin {
             Pin::Yes => state.is_pinned(name, variant),
             Pin::No => state.is_named(name, variant),
@@ -323,7 +354,8 @@ impl Call<'_> {
     }
 
     fn end(mut self) -> Result<(), Trouble> {
-        self.order("end")?;
+        let names = std::mem::take(&mut self.staged).join(" ");
+        self.order(format!("end {names}").trim_end())?;
         let ended = self.talk.finish()?;
         match ended.status {
             0 => Ok(()),
@@ -356,47 +388,11 @@ impl Call<'_> {
     }
 }
 
-impl Containerd<'_> {
-    /// What the end of a conversation means.
-    fn explain(&self, step: &str, errors: &str) -> Trouble {
-        let host = self.link.name();
-        let socket = &self.address.containerd;
-        let is = |words: &str| errors.to_lowercase().contains(words);
-        let lines = || errors.lines().map(str::to_string).filter(|line| !line.trim().is_empty());
-        if step == "ctr" {
-            let ctr = self.address.ctr.join(" ");
-            return Failure::new(format!("`{host}` has no `{ctr}`"))
-                .detail(lines())
-                .hint("install containerd there, or say where it is: `ctr = [\"/path/to/ctr\"]`")
-                .into();
-        }
-        if is("permission denied") && is(socket) {
-            return Failure::new(format!("containerd on `{host}` lets us not in"))
-                .detail(lines())
-                .hint("only root may speak to it: `sudo = true`")
-                .into();
-        }
-        let absent = is("connection refused") || is("no such file or directory") || is("deadline exceeded");
-        if absent && (is("dial") || is(socket)) {
-            return Failure::new(format!("containerd on `{host}` does not answer at `{socket}`"))
-                .detail(lines())
-                .hint("look at it there: `systemctl status containerd`; if it listens elsewhere: `containerd = \"…\"`")
-                .into();
-        }
-        if is("no space left on device") {
-            return Failure::new(format!("`{host}` has no space left for images"))
-                .hint("`vcbuild doctor` shows how much there is")
-                .into();
-        }
-        if step == "lock" {
-            return Failure::new(format!("somebody else is changing the images of `{host}` for an hour"))
-                .into();
-        }
-        let why = said(errors).unwrap_or_else(|| "it ended without a word".into());
-        Trouble::Cut(
-            Failure::new(format!("containerd on `{host}` could not {step}: {why}")).detail(lines()),
-        )
-    }
+/// The command `ctr` for the images of Kubernetes, quoted for `sh`.
+pub fn command(address: &Address, patience: &str) -> String {
+    let words = address.ctr.iter().map(String::as_str);
+    let rest = ["--connect-timeout", patience, "--address", &address.containerd, "-n", "k8s.io"];
+    words.chain(rest).map(quote).collect::<Vec<_>>().join(" ")
 }
 
 /// Bytes for people.

@@ -4,15 +4,18 @@
 pub const STAGING: &str = "vcbuild.local/staging:";
 
 /// Arguments: the command `ctr` quoted for `sh`, the folder to lock, and `try` or `wait`. Says first
-/// `hello MACHINE SNAPSHOTTER FREE VERSION`, where FREE is bytes on the disk of images or `-`, then `ready`, and then reads lines:
+/// `hello MACHINE SNAPSHOTTER FREE BLOBS VERSION`, where FREE is bytes on the disk of images or `-` and BLOBS is `-` if
+/// blobs cannot be read as files, then `ready`, and then reads lines:
 /// - `list`, names to look at, an empty line: `== content`, `== snapshots`, `== images`, each followed by what
-///   `ctr` lists, and `== end`;
-/// - `import SIZE LABEL` and SIZE bytes of an archive: `done`;
+///   `ctr` lists, and `== end`; `list names` leaves out the first two;
+/// - `import LABEL` and an archive, made of `bytes SIZE` with so many bytes, `blob DIGITS FROM SIZE` for bytes of a
+///   blob that is there, from the byte numbered FROM, which counts from 1, and `.` at its end: `done`;
 /// - `label NAME LABEL`: `done`;
-/// - `end`: `done`, when it is on the disk and no staging name is left.
+/// - `end` and staging names that go: `done`.
 ///
-/// It says `fail STEP` and ends where something cannot be done. Whoever has the lock clears away what others have left; a
-/// folder can be locked without a file that stays behind.
+/// It says `fail STEP` and ends where something cannot be done. Whoever has the lock clears away what others have left:
+/// with `try`, that is at first contact, and where something cannot be done. Each `ctr` that is started costs as much as
+/// some megabytes. A folder can be locked without a file that stays behind.
 pub const SCRIPT: &str = r#"
 cmd=$1
 c() { eval "$cmd \"\$@\""; }
@@ -26,31 +29,45 @@ s=$(sed -n 's/^ *snapshotter *= *"\(.*\)".*/\1/p' /etc/containerd/config.toml 2>
 s=${s:-overlayfs}
 free=-
 [ ! -d /var/lib/containerd ] || free=$(df -kP /var/lib/containerd | awk 'NR == 2 { print $4 * 1024 }')
-echo "hello $(uname -m) $s ${free:--} ${version##* }"
+blobs=/var/lib/containerd/io.containerd.content.v1.content/blobs/sha256
+reads=-
+[ ! -r "$blobs" ] || reads=blobs
+echo "hello $(uname -m) $s ${free:--} $reads ${version##* }"
 if command -v flock >/dev/null && exec 9<"$2"; then
   if flock -n 9; then alone=1
   elif [ "$3" = wait ]; then echo waits; flock -w 3600 9 || fail lock; alone=1
   fi
 fi
-[ -z "$alone" ] || clear
+[ -z "$alone" ] || [ "$3" = wait ] || clear
 echo ready
+archive() {
+  while IFS=" " read -r op a b n; do
+    case $op in
+    bytes) timeout 7200 head -c "$a" || return ;;
+    blob) tail -c "+$b" "$blobs/$a" | head -c "$n" || return ;;
+    .) return ;;
+    esac
+  done
+}
 while IFS=" " read -r op a b; do
   case $op in
   list)
     set --
     while IFS= read -r n && [ -n "$n" ]; do set -- "$@" "name==\"$n\""; done
-    echo "== content"
-    c content ls || fail list
-    echo "== snapshots"
-    c snapshots --snapshotter "$s" ls || fail list
+    if [ "$a" != names ]; then
+      echo "== content"
+      c content ls || fail list
+      echo "== snapshots"
+      c snapshots --snapshotter "$s" ls || fail list
+    fi
     echo "== images"
     if [ $# -gt 0 ]; then c images ls "$@" || fail list; fi
     echo "== end"
     ;;
   import)
     set --
-    [ -z "$b" ] || set -- --label "$b"
-    timeout 7200 head -c "$a" | c images import --snapshotter "$s" "$@" - >/dev/null || fail import
+    [ -z "$a" ] || set -- --label "$a"
+    archive | c images import --snapshotter "$s" "$@" - >/dev/null || fail import
     echo done
     ;;
   label)
@@ -62,7 +79,7 @@ while IFS=" " read -r op a b; do
     echo done
     ;;
   end)
-    clear
+    [ -z "$a" ] || c images rm $a $b >/dev/null
     echo done
     exit 0
     ;;

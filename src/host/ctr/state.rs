@@ -73,6 +73,11 @@ impl State {
         self.content.contains_key(&digest.to_string())
     }
 
+    /// The blobs that are there.
+    pub fn held(&self) -> BTreeSet<Digest> {
+        self.content.keys().filter_map(|digest| digest.parse().ok()).collect()
+    }
+
     /// Whether what all layers up to this one become is there.
     fn is_unpacked(&self, variant: &Variant, layer: usize) -> bool {
         let mut parent: Option<String> = None;

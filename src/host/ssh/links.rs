@@ -354,7 +354,8 @@ impl Link {
         self.zstd.store(has, Ordering::Relaxed);
     }
 
-    fn is_whole(&self) -> bool {
+    /// Whether it can still be used.
+    pub fn is_whole(&self) -> bool {
         !self.broken.load(Ordering::SeqCst) && self.master.is_alive()
     }
 

@@ -8,7 +8,7 @@ use super::wrapper::As;
 use super::{Address, Talk};
 use crate::digest::Digest;
 use crate::error::Result;
-use crate::host::ctr::Containerd;
+use crate::host::ctr::{Containerd, Name};
 use crate::host::node::{Answer, Image, Load, Node, Question, Trouble, Watch};
 use crate::recipe::{Content, Sink};
 
@@ -55,6 +55,11 @@ impl<'a> Remote<'a> {
         Talk::start(&self.link, &argv, self.who(), self.watch)
     }
 
+    /// The content tags in its containerd, and these names if they are there.
+    pub fn names(&self, declared: &[String]) -> Result<Vec<Name>, Trouble> {
+        self.containerd().names(declared)
+    }
+
     /// Runs a script with arguments and returns what it prints and its exit status.
     pub fn run(&self, script: &str, arguments: &[&str]) -> Result<(String, i32), Trouble> {
         let mut talk = self.start(script, arguments)?;
@@ -72,7 +77,7 @@ impl Node for Remote<'_> {
             (answer.files, answer.folders) = self.files().ask(&question.files, &question.folders)?;
         }
         if !question.images.is_empty() {
-            answer.images = self.containerd().ask(question.images)?;
+            (answer.images, answer.held) = self.containerd().ask(question.images)?;
         }
         Ok(answer)
     }

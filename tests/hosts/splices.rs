@@ -1,0 +1,129 @@
+//! Layers of which a node has an older one: only what is new in them goes, and what comes out is held to its digest.
+
+use std::fs;
+
+use crate::rig::{self, Kind, Node};
+use crate::support::Project;
+use crate::support::servers::Line;
+
+const IMAGES: &str = r#"
+[image.app]
+base  = "scratch"
+files = [{ from = "data", to = "/data" }]
+tags  = ["registry.example/team/app:1.0"]
+[import.nodes]
+images = ["image.app"]
+hosts  = "nodes"
+"#;
+const NAME: &str = "registry.example/team/app:1.0";
+const SIZE: usize = 6_000_000;
+
+/// Bytes that nothing compresses, with a word in their midst.
+fn data(project: &Project, word: &str) {
+    let mut state = 7_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    let mut bytes: Vec<u8> = (0..SIZE).map(|_| next()).collect();
+    // What follows moves with the length of the word.
+    bytes.splice(SIZE / 2..SIZE / 2, word.bytes());
+    fs::write(project.path("data"), bytes).unwrap();
+}
+
+/// Holds the node to have what the project has.
+#[track_caller]
+fn assert_same(project: &Project, node: &Node) {
+    let check = node.sh(&format!("ctr -n k8s.io images check name=={NAME}"));
+    assert!(check.contains(" complete ") && check.trim_end().ends_with("true"), "{check}");
+    node.sh(&format!(
+        "mkdir -p /srv/look; ctr -n k8s.io images mount --snapshotter overlayfs {NAME} /srv/look"
+    ));
+    let wanted = fs::read(project.path("data")).unwrap();
+    node.sh("cp /srv/look/data /srv/data; umount /srv/look; ctr -n k8s.io snapshots rm /srv/look; cp /srv/data /home/data");
+    assert!(fs::read(node.path("home/data")).unwrap() == wanted, "another file is in the image");
+    let names = node.sh("ctr -n k8s.io images ls -q");
+    assert!(!names.contains("/staging"), "{names}");
+    node.quiet();
+}
+
+fn sent(project: &Project) -> u64 {
+    project.run("import").success().sent("import.nodes")["n"]
+}
+
+fn only_what_is_new_goes(kind: Kind) {
+    let node = Node::new("n", kind);
+    let project = Project::new().config(&format!("{}{IMAGES}", rig::hosts(&[&node], "")));
+    let line = Line::to(node.port);
+    rig::introduce_by(&project, &[&node], "root", &[line.port]);
+    data(&project, "one");
+    assert!(sent(&project) > SIZE as u64);
+    // A word that is longer: of the layer some pieces go, and just as many bytes as were planned.
+    data(&project, "two or three");
+    let events = project.beside("events.json");
+    let plan = project.call_list(&["plan", "--events", events.to_str().unwrap(), "import"]).success();
+    let plan = plan.events().iter().find(|event| event["event"] == "plan").unwrap().clone();
+    let planned = plan["destinations"][0]["bytes_to_send"].as_u64().unwrap();
+    assert!(planned < 200_000, "{planned}");
+    line.upward();
+    assert_eq!(sent(&project), planned);
+    let wire = line.upward() as u64;
+    assert!((planned..planned + 60_000).contains(&wire), "{wire} bytes went for {planned}");
+    assert_same(&project, &node);
+    project.run("import").nothing();
+    // Another cache knows no older layer.
+    fs::remove_dir_all(project.path("cache/v1/actions")).unwrap();
+    data(&project, "four");
+    assert!(sent(&project) > SIZE as u64);
+    assert_same(&project, &node);
+}
+
+fn an_older_layer_that_is_damaged_or_gone_costs_only_time(kind: Kind) {
+    let node = Node::new("n", kind);
+    let project = Project::new().config(&format!("{}{IMAGES}", rig::hosts(&[&node], "")));
+    rig::introduce(&project, &[&node], "root");
+    data(&project, "one");
+    sent(&project);
+    let blobs = "/var/lib/containerd/io.containerd.content.v1.content/blobs/sha256";
+    let layer = node.sh(&format!("ls -S {blobs} | head -n 1"));
+    let layer = layer.trim();
+    // Its size is right, its bytes are not.
+    node.sh(&format!("printf XXXX | dd of={blobs}/{layer} bs=1 seek=100000 conv=notrunc 2>/dev/null"));
+    data(&project, "two");
+    assert!(sent(&project) > SIZE as u64);
+    assert_same(&project, &node);
+    // It was thrown away once it was unpacked.
+    node.sh(&format!("for n in $(ls -S {blobs} | head -n 2); do ctr -n k8s.io content rm sha256:$n; done"));
+    data(&project, "three");
+    assert!(sent(&project) > SIZE as u64);
+    assert_same(&project, &node);
+    project.run("import").nothing();
+}
+
+mod containerd_1_6 {
+    use crate::rig::Kind;
+
+    #[test]
+    fn only_what_is_new_goes() {
+        super::only_what_is_new_goes(Kind::Containerd);
+    }
+
+    #[test]
+    fn an_older_layer_that_is_damaged_or_gone_costs_only_time() {
+        super::an_older_layer_that_is_damaged_or_gone_costs_only_time(Kind::Containerd);
+    }
+}
+
+mod containerd_2_1 {
+    use crate::rig::Kind;
+
+    #[test]
+    fn only_what_is_new_goes() {
+        super::only_what_is_new_goes(Kind::Containerd2);
+    }
+
+    #[test]
+    fn an_older_layer_that_is_damaged_or_gone_costs_only_time() {
+        super::an_older_layer_that_is_damaged_or_gone_costs_only_time(Kind::Containerd2);
+    }
+}
