@@ -238,13 +238,19 @@ error: 1 mistake in `vcbuild.toml`
     refused(
         "[save.a]\nimages = []\nformat = 'zip'\n",
         str![[r#"
+error: `save.a` has no images
+ --> vcbuild.toml:4:10
+  |
+4 | images = []
+  |          ^^
+
 error: `zip` is not one of `docker-archive`, `oci-archive`, `oci-layout`
  --> vcbuild.toml:5:10
   |
 5 | format = 'zip'
   |          ^^^^^
 
-error: 1 mistake in `vcbuild.toml`
+error: 2 mistakes in `vcbuild.toml`
 
 "#]],
     );

@@ -19,7 +19,7 @@ use crate::work::{Action, Class, Context, Inputs, Task, TaskName, Work};
 #[serde(deny_unknown_fields)]
 pub struct Save {
     /// The images
-    images: Vec<Reference>,
+    images: Placed<Vec<Reference>>,
     /// What to write
     #[serde(default)]
     format: Format,
@@ -67,11 +67,11 @@ fn default_name() -> Placed<String> {
 
 impl Declare for Save {
     fn resolve(&mut self, names: &mut dyn Names) {
-        for image in &mut self.images {
+        for image in &mut self.images.value {
             names.tasks(image, &["image"], Want::Many);
         }
         if self.images.is_empty() {
-            names.mistake(self.name.range(), format!("`{}` has no images", names.task()), None);
+            names.mistake(self.images.range(), format!("`{}` has no images", names.task()), None);
         }
         if !crate::cache::tree::is_name(self.name.as_bytes()) {
             let hint = Some("a name without a folder".to_string());
@@ -101,7 +101,7 @@ impl Task for Save {
     }
 
     fn needs(&self) -> Vec<TaskName> {
-        Reference::all_tasks(&self.images)
+        Reference::all_tasks(&*self.images)
     }
 
     fn work(&self, inputs: &Inputs<'_>) -> Result<Work> {

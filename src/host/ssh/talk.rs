@@ -74,12 +74,23 @@ impl<'a> Talk<'a> {
             command.stdin(Stdio::from(OwnedFd::from(stdin)));
             command.stdout(Stdio::from(OwnedFd::from(stdout)));
             command.stderr(Stdio::from(OwnedFd::from(stderr)));
-            tokio::time::timeout(OPENING, command.spawn()).await
+            let spawning = command.spawn();
+            tokio::pin!(spawning);
+            let until = Instant::now() + OPENING;
+            loop {
+                // A host may be silent here too, and whoever wants to stop does not wait for it.
+                match tokio::time::timeout(TICK, &mut spawning).await {
+                    Ok(spawned) => return Ok(Some(spawned)),
+                    Err(_) if Instant::now() > until => return Ok(None),
+                    Err(_) => watch.check()?,
+                }
+            }
         });
         let child = match child {
-            Ok(Ok(child)) => child,
-            Ok(Err(error)) => return Err(link.lost(&chain(&error))),
-            Err(_) => return Err(link.lost("it opens no session")),
+            Ok(Some(Ok(child))) => child,
+            Ok(Some(Err(error))) => return Err(link.lost(&chain(&error))),
+            Ok(None) => return Err(link.lost("it opens no session")),
+            Err(stop) => return Err(Trouble::Error(stop)),
         };
         let (input, output, errors): (OwnedFd, OwnedFd, OwnedFd) =
             (input.into(), output.into(), errors.into());
