@@ -303,6 +303,19 @@ fn which_host_it_was_is_not_in_the_key() {
 }
 
 #[test]
+fn what_changes_there_meanwhile_is_not_remembered() {
+    let node = Node::new("n", Kind::Plain);
+    let script = "cat /srv/d/said in/a >out; test ! -e /srv/d/next || cat /srv/d/next >/srv/d/said";
+    let project = project(&[&node], script, "reads = ['/srv/d/said']");
+    node.sh("mkdir -m 777 /srv/d && echo one >/srv/d/said && echo two >/srv/d/next && chmod 666 /srv/d/*");
+    let done = project.run("").success().did(&["compile.c"]);
+    says(&done.stderr, &["an input changed while it ran: the result is used, but not remembered"]);
+    node.sh("echo one >/srv/d/said && rm /srv/d/next");
+    project.run("").success().did(&["compile.c"]);
+    project.run("").nothing();
+}
+
+#[test]
 fn what_is_missing_is_named() {
     let node = Node::new("n", Kind::Plain);
     let project = project(&[&node], "cp in/a out", "tools = ['no-such-tool']");
