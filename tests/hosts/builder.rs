@@ -316,6 +316,21 @@ fn what_changes_there_meanwhile_is_not_remembered() {
 }
 
 #[test]
+fn what_a_start_of_the_machine_took_comes_again() {
+    let node = Node::new("n", Kind::Plain);
+    let project = project(&[&node], "cat in/* >out", "");
+    project.run("").success().did(&["compile.c"]);
+    let known = tree(&node).with_file_name("known");
+    let text = fs::read_to_string(&known).unwrap();
+    let (boot, _) = text.split_once(' ').unwrap();
+    fs::write(&known, text.replacen(boot, "another", 1)).unwrap();
+    fs::remove_file(tree(&node).join("in/b")).unwrap();
+    project.write("in/a", "A\n");
+    project.run("").success().did(&["compile.c"]);
+    assert_eq!(out(&project), "A\nb\n");
+}
+
+#[test]
 fn what_is_missing_is_named() {
     let node = Node::new("n", Kind::Plain);
     let project = project(&[&node], "cp in/a out", "tools = ['no-such-tool']");

@@ -105,17 +105,18 @@ note() {
   } >"$place/known.new" && mv -f -- "$place/known.new" "$place/known" || fail write
   : >"$place/fresh"
 }
-# The machine was started anew: after a power cut a file may hold something else than its stamp says.
+# The machine was started anew: after a power cut a file may hold something else than its stamp says, or be gone.
+# What is gone is then known no more, and so is no change: all that is there has to be told.
 read_again() {
   sed 1d "$place/known" | awk '$2 != "-" { line = $0; for (i = 0; i < 8; i++) line = substr(line, index(line, " ") + 1); print $2 "  ./" line }' |
     (cd "$tree" && sha256sum -c 2>/dev/null) | sed -n 's,^\./\(.*\): OK$,\1,p' >"$place/answer"
   {
-    echo "$boot $state" &&
+    echo "$boot -" &&
     sed 1d "$place/known" | awk -v right="$place/answer" '
       BEGIN { while ((getline line <right) > 0) ok[line] = 1 }
       { line = $0; for (i = 0; i < 8; i++) line = substr(line, index(line, " ") + 1) }
       $2 == "-" || line in ok'
-  } >"$place/known.new" && mv -f -- "$place/known.new" "$place/known"
+  } >"$place/known.new" && mv -f -- "$place/known.new" "$place/known" && state=-
 }
 send() { printf '%s %s\n' "$1" "$(stat -c %s -- "$2")"; cat -- "$2"; }
 
