@@ -1,6 +1,7 @@
 //! Compiling on machines.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -328,6 +329,44 @@ fn what_a_start_of_the_machine_took_comes_again() {
     project.write("in/a", "A\n");
     project.run("").success().did(&["compile.c"]);
     assert_eq!(out(&project), "A\nb\n");
+}
+
+#[test]
+fn a_folder_that_is_cleared_away_is_not_used() {
+    let node = Node::new("n", Kind::Plain);
+    let project = project(&[&node], "cat in/* >out", "");
+    project.run("").success().did(&["compile.c"]);
+    let place = tree(&node).parent().unwrap().to_path_buf();
+    let lock = |place: &PathBuf| {
+        let lock = fs::File::options().append(true).create(true).open(place.join("lock")).unwrap();
+        let owner = fs::metadata(place.with_file_name("")).unwrap();
+        for path in [place.clone(), place.join("lock")] {
+            std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid())).unwrap();
+        }
+        lock.lock().unwrap();
+        lock
+    };
+    let first = lock(&place);
+    project.write("in/a", "A\n");
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| project.run("").success().did(&["compile.c"]));
+        std::thread::sleep(Duration::from_secs(2));
+        fs::rename(&place, place.with_extension("gone")).unwrap();
+        fs::create_dir(&place).unwrap();
+        // Somebody else has come first.
+        let _second = lock(&place);
+        drop(first);
+        run.join().unwrap();
+    });
+    assert_eq!(out(&project), "A\nb\n");
+    assert!(!place.join("tree").exists());
+    assert!(places(&node).iter().any(|place| place.to_string_lossy().ends_with("-1")));
+    // What nobody has used for long is cleared away.
+    node.sh("cd /home/ops/.cache/vcbuild/work && touch -d '40 days ago' */lock && mkdir .gone.1");
+    project.write("in/a", "a a\n");
+    project.run("").success().did(&["compile.c"]);
+    let left = places(&node);
+    assert_eq!(left.len(), 1, "{left:?}");
 }
 
 #[test]

@@ -154,19 +154,22 @@ give() {
 
 mkdir -p -m 700 -- "$base" && mkdir -p -- "$base/work" || fail make
 find "$base/work" -mindepth 2 -maxdepth 2 -name lock -mtime +30 2>/dev/null | while IFS= read -r old; do
-  (flock -n 7 && wipe "${old%/lock}") 7>>"$old"
+  (flock -n 7 && mv -T -- "${old%/lock}" "$base/work/.gone.$$" && wipe "$base/work/.gone.$$") 7>>"$old"
 done
+for old in "$base"/work/.gone.*; do wipe "$old"; done
 patience=15
 for name in "$@"; do
   tree=$base/work/$name
   mkdir -p -- "$tree" && touch -- "$tree/lock" || fail make
   exec 9>>"$tree/lock"
-  if flock -n 9; then place=$tree; break; fi
-  if [ $patience -gt 0 ]; then
+  if flock -n 9; then place=$tree
+  elif [ $patience -gt 0 ]; then
     echo waits
-    flock -w $patience 9 && { place=$tree; break; }
-    patience=0
+    if flock -w $patience 9; then place=$tree; else patience=0; fi
   fi
+  # Somebody may just have cleared it away.
+  [ -z "$place" ] || ! [ "$tree/lock" -ef /proc/self/fd/9 ] || break
+  place=
 done
 [ -n "$place" ] || fail busy
 trap 'wipe "$place/scratch"' EXIT
