@@ -370,6 +370,16 @@ fn a_folder_that_is_cleared_away_is_not_used() {
 }
 
 #[test]
+fn offline_no_host_is_asked_whether_it_is_as_it_was() {
+    let node = Node::new("n", Kind::Plain);
+    let project = project(&[&node], "cat in/* >out", "");
+    project.run("").success().did(&["compile.c"]);
+    project.run("").nothing();
+    let said = project.run("--offline").failure(1).stderr;
+    says(&said, &["`n` is not on this machine"]);
+}
+
+#[test]
 fn what_is_missing_is_named() {
     let node = Node::new("n", Kind::Plain);
     let project = project(&[&node], "cp in/a out", "tools = ['no-such-tool']");
