@@ -94,6 +94,20 @@ fn a_name_that_cannot_be_told_stops_a_deletion() {
 }
 
 #[test]
+fn what_is_mounted_in_the_folder_is_not_entered() {
+    let node = Node::new("n", Kind::Plain);
+    let tasks = "[upload.u]\nfrom = 'tree'\nhosts = 'n'\ndir = '/srv/app'\ndelete = true\n";
+    let project = project(&node, "", tasks);
+    project.write("tree/da ta\\/one", "1");
+    // The same file system, but not what lies there.
+    node.sh(r"mkdir -p '/srv/app/da ta\' /srv/app/old /srv/keep && touch /srv/keep/x /srv/app/old/x");
+    node.sh(r"mount --bind /srv/keep '/srv/app/da ta\'");
+    project.run("u").success();
+    assert_eq!(node.sh("ls /srv/app; ls /srv/keep"), "da ta\\\none\nx\n");
+    project.run("u").nothing();
+}
+
+#[test]
 fn a_large_folder_is_asked_for_at_once_and_goes_in_few_steps() {
     let node = Node::new("n", Kind::Plain);
     let tasks = "[upload.u]\nfrom = 'data'\nhosts = 'n'\ndir = '/srv/app'\ndelete = true\nowner = 'ops'\n";

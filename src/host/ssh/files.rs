@@ -104,10 +104,16 @@ impl Files<'_> {
             "other" => return Ok(Listing::Other),
             line => line.strip_prefix("folder ").unwrap_or_default().to_string(),
         };
-        let mut inside = Vec::new();
+        let (mut inside, mut mounted) = (Vec::new(), Vec::new());
         for line in lines {
+            if let Some(path) = line.strip_prefix("mount ") {
+                mounted.push(format!("{}/", unescaped(path)));
+                continue;
+            }
             let path = line.get(2..).and_then(|path| path.strip_prefix(folder)?.strip_prefix('/'));
             match path {
+                // Of the same file system or not: it lies somewhere else, too.
+                Some(path) if mounted.iter().any(|mount| path.starts_with(mount)) => {}
                 Some(path) if !path.contains('\0') => {
                     inside.push((path.to_string(), line.starts_with("d ")))
                 }
@@ -266,6 +272,12 @@ fn section(talk: &mut Talk<'_>) -> Result<Option<Vec<String>>, Trouble> {
         lines.push(line);
     }
     Ok(None)
+}
+
+/// A path as `/proc/self/mountinfo` writes it (proc(5)).
+fn unescaped(path: &str) -> String {
+    let signs = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+    signs.iter().fold(path.to_string(), |path, (code, sign)| path.replace(code, sign))
 }
 
 /// What `find` says of a path.
