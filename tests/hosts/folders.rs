@@ -146,11 +146,16 @@ fn a_large_folder_is_asked_for_at_once_and_goes_in_few_steps() {
 fn wrong_deletions_are_mistakes() {
     let table = |dir: &str| format!("from = ['vcbuild.toml']\nhosts = 'h'\ndir = '{dir}'\ndelete = true\n");
     let project = Project::new().config(&format!(
-        "[host.h]\nlocal = 'h'\n[upload.a]\n{}[upload.b]\n{}[upload.c]\n{}[upload.d]\n{}",
+        "[host.h]\nlocal = 'h'\n[upload.a]\n{}[upload.b]\n{}[upload.c]\n{}[upload.d]\n{}[upload.e]\n{}[upload.f]\n{}{}",
         table("/"),
         table("/usr/lib"),
         table("/srv/x"),
-        table("/srv/x")
+        table("/srv/x"),
+        table("/srv/y/in"),
+        table("/srv//y"),
+        "[upload.g]\nfrom = 'in'\nhosts = 'h'\ndir = '/srv/./x/in'\n\
+         [upload.i]\nfrom = 'vcbuild.toml'\nhosts = 'h'\nto = '/srv/x/file'\n\
+         [upload.j]\nfrom = 'vcbuild.toml'\nhosts = 'h'\ndir = '/srv/xx'\n"
     ));
     let said = project.call("list").failure(2).stderr;
     for words in [
@@ -158,7 +163,11 @@ fn wrong_deletions_are_mistakes() {
         "`/usr/lib` is not a folder of one's own: nothing is deleted in it",
         "hint: give a folder that only this upload fills, or take `delete` away",
         "the folder `/srv/x` on `h` is declared twice",
+        "only `upload.f` fills `/srv//y` on `h`, and `upload.e` goes there too",
+        "only `upload.c` fills `/srv/x` on `h`, and `upload.g` goes there too",
+        "only `upload.c` fills `/srv/x` on `h`, and `upload.i` goes there too",
     ] {
         assert!(said.contains(words), "`{words}` is not in:\n{said}");
     }
+    assert!(!said.contains("`upload.j`"), "{said}");
 }
