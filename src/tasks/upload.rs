@@ -233,6 +233,14 @@ impl Task for Upload {
                 To::Nothing => panic!("BUG: an unresolved reference is to be uploaded"),
             }
         }
+        let is_file = |(_, entry): &(String, Entry)| !matches!(entry, Entry::Folder { .. });
+        if let (true, Some(folder)) = (self.delete.value, self.folder())
+            && !gathered.found.iter().any(is_file)
+        {
+            let message = format!("there is no file to upload, and `delete` would empty `{folder}`");
+            let hint = "if that is wanted, empty it by hand; otherwise see why there is none";
+            return Err(Failure::new(message).hint(hint).into());
+        }
         let (mut files, mut bare, mut parts) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let count = gathered.found.len();
         let owner = || self.owner.as_ref().map(|owner| owner.value.clone());
