@@ -380,6 +380,62 @@ fn offline_no_host_is_asked_whether_it_is_as_it_was() {
 }
 
 #[test]
+fn odd_names_go_there_and_come_back() {
+    use std::os::unix::ffi::OsStrExt;
+    let node = Node::new("n", Kind::Plain);
+    let project = project(&[&node], "cp -r in out; printf x >>'in/-f'; rm 'in/a b'", "");
+    let names: [&[u8]; 16] = [
+        b"-f",
+        b"a b",
+        b"it's",
+        b"back\\slash",
+        b"\\nname",
+        b"*",
+        b"$(x)",
+        b"tab\t",
+        b"cr\r",
+        b"\xc3\xbc",
+        b"\xff\xfe",
+        b" lead",
+        b"trail ",
+        b"x: OK",
+        b"\\",
+        b"end\\",
+    ];
+    let path = |folder: &str, name: &[u8]| project.path(folder).join(std::ffi::OsStr::from_bytes(name));
+    for round in ["one", "two"] {
+        for (number, name) in names.iter().enumerate() {
+            if round == "one" || number % 2 == 0 {
+                fs::write(path("in", name), format!("{round} {number}")).unwrap();
+            }
+        }
+        project.run("").success().did(&["compile.c"]);
+        project.call("get compile.c -o got --force").success();
+        for name in &names {
+            let name = *name;
+            assert_eq!(
+                fs::read(path("got/out", name)).unwrap(),
+                fs::read(path("in", name)).unwrap(),
+                "{name:?}"
+            );
+        }
+        assert_eq!(fs::read_dir(project.path("got/out")).unwrap().count(), names.len() + 2);
+    }
+    let known = tree(&node).with_file_name("known");
+    let text = fs::read(&known).unwrap();
+    let space = text.iter().position(|byte| *byte == b' ').unwrap();
+    fs::write(&known, [b"another", &text[space..]].concat()).unwrap();
+    for name in names {
+        fs::write(path("in", name), "three").unwrap();
+    }
+    project.run("").success().did(&["compile.c"]);
+    project.call("get compile.c -o got --force").success();
+    for name in names {
+        assert_eq!(fs::read(path("got/out", name)).unwrap(), b"three", "{name:?}");
+    }
+}
+
+#[test]
 fn what_is_missing_is_named() {
     let node = Node::new("n", Kind::Plain);
     let project = project(&[&node], "cp in/a out", "tools = ['no-such-tool']");

@@ -124,6 +124,7 @@ fn a_large_folder_is_asked_for_at_once_and_goes_in_few_steps() {
         }
     }
     symlink("f1", project.path("data/link")).unwrap();
+    fs::rename(project.path("data/f0/-f 0"), project.path("data/f0/Icon\r")).unwrap();
     project.run("u").success();
     let same = |count: &str| {
         assert_eq!(node.sh("find /srv/app -type f -user ops | wc -l"), count);

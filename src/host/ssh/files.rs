@@ -301,13 +301,17 @@ impl Stat {
     }
 }
 
-/// A line of `sha256sum`, which writes a backslash before it if there is one in the name.
+/// A line of `sha256sum`, which writes a backslash before it if there is one, or a CR, in the name.
 fn read_hash(line: &str) -> Option<(String, Digest)> {
     let (line, escaped) = match line.strip_prefix('\\') {
         Some(line) => (line, true),
         None => (line, false),
     };
     let (hash, path) = line.split_once(" *").or_else(|| line.split_once("  "))?;
-    let path = if escaped { path.replace("\\\\", "\\") } else { path.to_string() };
+    let path = match escaped {
+        // What is between two backslashes that are meant has none that is.
+        true => path.split("\\\\").map(|piece| piece.replace("\\r", "\r")).collect::<Vec<_>>().join("\\"),
+        false => path.to_string(),
+    };
     Some((path, format!("sha256:{hash}").parse().ok()?))
 }

@@ -213,10 +213,13 @@ while IFS=' ' read -r op a b; do
     ;;
   check)
     head -c "$a" >"$place/fresh" && [ "$(stat -c %s -- "$place/fresh")" = "$a" ] || fail write
-    if grep -q '^[^-]' "$place/fresh"; then
-      awk '$1 != "-" { print $1 "  ./" substr($0, length($1) + length($2) + 3) }' "$place/fresh" |
-        (cd "$tree" && sha256sum -c --quiet --strict >&2) || fail digest
-    fi
+    # A list of digests to check cannot have every name: `sha256sum` takes a CR for the end of a line.
+    awk '$1 != "-" { print "./" substr($0, length($1) + length($2) + 3) }' "$place/fresh" |
+      (cd "$tree" && xargs -r -d '\n' sha256sum -b --) | sed 's/^\\//' | cut -c 1-64 >"$place/answer" || fail write
+    awk -v came="$place/answer" '
+      $1 == "-" { next }
+      (getline hash <came) <= 0 || hash != $1 { print "not as it was sent:" substr($0, length($1) + length($2) + 2); wrong = 1 }
+      END { exit wrong }' "$place/fresh" >&2 || fail digest
     note -
     echo ok
     ;;
