@@ -436,6 +436,18 @@ fn odd_names_go_there_and_come_back() {
 }
 
 #[test]
+fn folders_that_nobody_may_enter_are_removed() {
+    let node = Node::new("n", Kind::Plain);
+    let script = "cat in/* >out; mkdir -p left/a/b/c && chmod 0 left/a/b/c left/a/b left/a";
+    let project = project(&[&node], script, "");
+    for number in 0..3 {
+        project.write("in/a", &format!("{number}\n"));
+        project.run("").success().did(&["compile.c"]);
+        assert_eq!(out(&project), format!("{number}\nb\n"));
+    }
+}
+
+#[test]
 fn what_is_missing_is_named() {
     let node = Node::new("n", Kind::Plain);
     let project = project(&[&node], "cp in/a out", "tools = ['no-such-tool']");

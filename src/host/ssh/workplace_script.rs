@@ -176,7 +176,8 @@ trap 'wipe "$place/scratch"' EXIT
 tree=$place/tree
 mkdir -p -- "$tree" || fail make
 end 0 || fail running $p
-find "$tree" -type d ! -perm -700 -exec chmod u+rwx {} +
+# One by one: what is in a folder is seen only then.
+find "$tree" -type d ! -perm -700 -exec chmod u+rwx {} \;
 find "$tree" -name "*$nl*" -prune -exec rm -rf -- {} +
 wipe "$place/scratch"
 mkdir -p -- "$place/scratch/home" "$place/scratch/tmp" "$place/scratch/bin" && : >"$place/fresh" || fail make
