@@ -108,6 +108,26 @@ fn what_is_mounted_in_the_folder_is_not_entered() {
 }
 
 #[test]
+fn what_is_mounted_in_a_folder_here_is_not_entered() {
+    let tasks =
+        "[host.h]\nlocal = 'h'\n[upload.u]\nfrom = 'tree'\nhosts = 'h'\ndir = '/srv/app'\ndelete = true\n";
+    let project =
+        Project::new().config(tasks).file("tree/data/one", "1").file("keep/x", "").file("keep/one", "1");
+    project.write("h/files/srv/app/data/old", "");
+    project.write("h/files/srv/app/old/x", "");
+    let run = project.command(&["run", "u"]);
+    let mut command = std::process::Command::new("unshare");
+    let script = "mount --bind keep h/files/srv/app/data && exec \"$@\"";
+    command.args(["-m", "sh", "-c", script, "sh"]).arg(run.get_program()).args(run.get_args());
+    command.current_dir(project.root());
+    project.clean(&mut command);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(project.path("keep/x").exists());
+    assert!(!project.path("h/files/srv/app/old").exists());
+}
+
+#[test]
 fn a_large_folder_is_asked_for_at_once_and_goes_in_few_steps() {
     let node = Node::new("n", Kind::Plain);
     let tasks = "[upload.u]\nfrom = 'data'\nhosts = 'n'\ndir = '/srv/app'\ndelete = true\nowner = 'ops'\n";
