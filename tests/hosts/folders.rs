@@ -128,6 +128,29 @@ fn what_is_mounted_in_a_folder_here_is_not_entered() {
 }
 
 #[test]
+fn odd_names_are_deleted_as_they_are() {
+    let node = Node::new("n", Kind::Plain);
+    let tasks = "[upload.u]\nfrom = 'tree'\nhosts = 'n'\ndir = '/srv/app'\ndelete = true\n";
+    let project = project(&node, "", tasks);
+    project.write("tree/one", "1");
+    project.write("tree/*/keep", "1");
+    project.write("tree/-keep/-f", "1");
+    node.sh(
+        r"mkdir -p /srv/out /srv/app/-rf '/srv/app/*' '/srv/app/ a ' /srv/app/-keep && cd /srv/app && touch /srv/out/x
+          touch ./-rf/x './*/y' ' a /b\c' '$(touch pwned)' ./-keep/-r ./-keep/\;x
+          ln -s /srv/out ./-link && ln -s /srv/out './-keep/it'\''s'",
+    );
+    project.run("u").success();
+    assert_eq!(node.sh("cd /srv/app && find . -type f | sort"), "./*/keep\n./-keep/-f\n./one\n");
+    assert_eq!(
+        node.sh("ls /srv /srv/app /srv/out"),
+        "/srv:\napp\nout\n\n/srv/app:\n*\n-keep\none\n\n/srv/out:\nx\n"
+    );
+    project.run("u").nothing();
+    node.quiet();
+}
+
+#[test]
 fn a_large_folder_is_asked_for_at_once_and_goes_in_few_steps() {
     let node = Node::new("n", Kind::Plain);
     let tasks = "[upload.u]\nfrom = 'data'\nhosts = 'n'\ndir = '/srv/app'\ndelete = true\nowner = 'ops'\n";
