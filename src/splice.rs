@@ -101,10 +101,10 @@ impl Sink for Pass<'_> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pieces(Vec<([u8; 16], u32)>);
 
-/// Cuts a content into pieces.
-pub fn cut(part: &Part, content: &dyn Content) -> Result<Pieces> {
-    let mut knife =
-        Knife { pieces: Pieces::default(), held: Vec::with_capacity(2 * LONGEST), hash: 0, seen: 0 };
+/// Cuts a content into pieces, as long as `check` does not fail.
+pub fn cut(part: &Part, content: &dyn Content, check: &dyn Fn() -> Result<()>) -> Result<Pieces> {
+    let held = Vec::with_capacity(2 * LONGEST);
+    let mut knife = Knife { pieces: Pieces::default(), held, hash: 0, seen: 0, check };
     whole(part, content, &mut knife)?;
     if !knife.held.is_empty() {
         let rest = std::mem::take(&mut knife.held);
@@ -168,7 +168,8 @@ fn worth_it(stretches: Vec<Stretch>) -> Vec<Stretch> {
 }
 
 /// Cuts what it gets.
-struct Knife {
+struct Knife<'a> {
+    check: &'a dyn Fn() -> Result<()>,
     pieces: Pieces,
     /// What is not yet cut.
     held: Vec<u8>,
@@ -177,8 +178,9 @@ struct Knife {
     seen: usize,
 }
 
-impl Sink for Knife {
+impl Sink for Knife<'_> {
     fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        (self.check)()?;
         self.held.extend_from_slice(bytes);
         let (held, mut start) = (std::mem::take(&mut self.held), 0);
         let (mut at, mut hash) = (self.seen, self.hash);
@@ -248,7 +250,7 @@ mod tests {
     }
 
     fn pieces(bytes: &[u8]) -> Pieces {
-        cut(&Part::Inline(bytes.to_vec()), &Nothing).unwrap()
+        cut(&Part::Inline(bytes.to_vec()), &Nothing, &|| Ok(())).unwrap()
     }
 
     /// How `new` is made from `old`; that it is made so is looked at.
@@ -292,7 +294,8 @@ mod tests {
     #[test]
     fn where_it_is_cut_depends_on_the_bytes_and_not_on_how_they_come() {
         let bytes = noise(3, 700_000);
-        let mut knife = Knife { pieces: Pieces::default(), held: Vec::new(), hash: 0, seen: 0 };
+        let check = &|| Ok(());
+        let mut knife = Knife { pieces: Pieces::default(), held: Vec::new(), hash: 0, seen: 0, check };
         for (number, some) in bytes.chunks(777).enumerate() {
             let (one, two) = some.split_at(number % some.len());
             knife.bytes(one).unwrap();
@@ -305,6 +308,12 @@ mod tests {
         assert!(longest <= LONGEST as u32, "{longest}");
         let middle = 700_000 / knife.pieces.0.len();
         assert!((8_000..32_000).contains(&middle), "{middle} bytes in a piece");
+    }
+
+    #[test]
+    fn a_stop_ends_it() {
+        let one = Part::Inline(noise(1, 100_000));
+        assert!(matches!(cut(&one, &Nothing, &|| Err(Error::Interrupted)), Err(Error::Interrupted)));
     }
 
     #[test]

@@ -18,7 +18,8 @@ use crate::pins::Pin;
 use crate::recipe::Content;
 use crate::report::{Destination, Outcome, Plan};
 use crate::schedule::Mode;
-use crate::work::{Action, Context, Effect, Inputs, Noted, Session, Task, TaskName, Tell, Work};
+use crate::tasks;
+use crate::work::{Action, Context, Effect, Inputs, Noted, Reach, Session, Task, TaskName, Tell, Work};
 
 /// Whether effects change anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -319,6 +320,20 @@ fn unmoved(
     key: &Digest,
 ) -> Result<Option<Noted>> {
     use std::os::unix::ffi::OsStrExt;
+    let reach = Reach {
+        cache: session.cache,
+        root: session.local.root(),
+        stop: session.stop,
+        links: session.links,
+        network: session.network,
+        env: session.env,
+        tell,
+    };
+    // A host's tools may have been replaced between the question and the run.
+    if !noted.remote.iter().all(|seen| tasks::held(seen, &reach)) {
+        session.stop.check()?;
+        return Ok(None);
+    }
     let mut folders = false;
     for fact in &noted.seen.facts {
         let path = session.local.root().join(std::ffi::OsStr::from_bytes(&fact.path));

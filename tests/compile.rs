@@ -427,3 +427,23 @@ fn how_is_not_in_the_key_and_what_is() {
         project.run("").success().did(&["compile.c"]);
     }
 }
+
+#[test]
+fn a_version_that_changes_meanwhile_is_not_remembered() {
+    let project = Project::new().file("in/a", "").file("said", "one\n").file("next", "two\n");
+    let (said, next) = (project.path("said"), project.path("next"));
+    let (said, next) = (said.display(), next.display());
+    project.write("tool", &format!("#!/bin/sh\ncat '{said}'\n"));
+    std::fs::set_permissions(project.path("tool"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .unwrap();
+    let run = format!("tool >out; test ! -e '{next}' || cat '{next}' >'{said}'");
+    let project = project.config(&format!(
+        "[compile.c]\ninputs = ['in/**']\ntools = ['./tool']\nversion = [['tool']]\noutputs = ['out']\nrun = [['sh', '-euc', \"\"\"{run}\"\"\"]]\n"
+    ));
+    let done = project.run("").success().did(&["compile.c"]);
+    assert!(done.stderr.contains("an input changed while it ran"), "{}", done.stderr);
+    project.write("said", "one\n");
+    project.remove("next");
+    project.run("").success().did(&["compile.c"]);
+    project.run("").nothing();
+}

@@ -527,6 +527,20 @@ fn get_one_file() {
 }
 
 #[test]
+fn get_replaces_no_device_and_no_pipe() {
+    let project = project();
+    let made = std::process::Command::new("mkfifo").arg(project.path("pipe")).status().unwrap();
+    assert!(made.success());
+    project.call("get compile.a -o pipe").failure(1).stderr(str![[r#"
+error: `[ROOT]/pipe` is no file that could be replaced
+hint: name a file or a folder
+
+"#]]);
+    let kind = fs::symlink_metadata(project.path("pipe")).unwrap().file_type();
+    assert!(std::os::unix::fs::FileTypeExt::is_fifo(&kind));
+}
+
+#[test]
 fn get_a_folder() {
     let project = project();
     project.call("get compile.b -o tree").success();

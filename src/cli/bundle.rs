@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::engine::Engine;
-use super::get::{Written, run_reading};
+use super::get::{Written, destination, run_reading};
 use super::place::Project;
 use super::run::{Faces, How, exit, one_task};
 use super::{Halt, Session};
-use crate::error::{At, Failure, Result};
+use crate::error::{Failure, Result};
 use crate::graph::Node;
 use crate::host::stop::Stop;
 use crate::report::output::Verbosity;
@@ -37,7 +37,7 @@ impl Bundle {
             let failure = Failure::new(format!("`{}` is not an import", node.name));
             return Err(Halt::Failed(failure.hint("only images are bundled: name an import")));
         }
-        let to = std::path::absolute(&self.output).at("find", &self.output)?;
+        let to = destination(&self.output)?;
         let (reads, name) = (node.reads.clone(), TaskName(format!("bundle.{}", node.name)));
         let task = Bundling { inner, id, to };
         let bundling = project.graph.add(Node::new(name, Box::new(task), reads));

@@ -56,16 +56,17 @@ impl Get {
         let mut project = session.place.load()?;
         project.pins.locked = self.locked;
         let id = one_task(&project.graph, &self.task)?;
-        let to = std::path::absolute(&self.output).at("find", &self.output)?;
+        let to = destination(&self.output)?;
         let force = if self.force { Force::Yes } else { Force::No };
         let is_image = project.graph.node(id).name.kind() == "image";
         if self.sbom && !is_image {
             return Err(Mistake::new(format!("`{}` is no image: `--sbom` is for images", self.task)).into());
         }
         let sbom = self.sbom;
+        let goal = to.clone();
         let read = move |cache: &Cache, value: &Digest| match sbom {
-            true => place_sbom(cache, value, &to),
-            false => place(cache, value, &to, force),
+            true => place_sbom(cache, value, &goal),
+            false => place(cache, value, &goal, force),
         };
         let mut how = How::usual();
         if self.offline {
@@ -78,7 +79,7 @@ impl Get {
             let (root, env, links) = (&session.place.root, &session.place.env, &session.place.links);
             let (stop, network, tell) = (&stop, how.network, &super::forecast::Silent);
             let reach = Reach { cache: &cache, root, stop, links, network, env, tell };
-            let written = place_secret(secret, &reach, &self.output)?;
+            let written = place_secret(secret, &reach, to)?;
             if session.settings.verbosity > Verbosity::Quiet {
                 super::remark(&[written]);
             }
@@ -93,6 +94,21 @@ impl Get {
         // What the stamps remember saves time and nothing else.
         let _ = cache.cas.stamps.flush();
         Ok(super::run::exit(verdict))
+    }
+}
+
+/// Where something is to be written. What is there and is replaced must be a file or a folder: `/dev/null` would be gone.
+pub fn destination(output: &Path) -> Result<PathBuf> {
+    let to = std::path::absolute(output).at("find", output)?;
+    let there = fs::status(&to, Links::Follow).at("look at", &to)?;
+    let is_device = to.parent() == Some(Path::new("/dev"));
+    match there.map(|found| found.kind) {
+        Some(Kind::Folder) => Ok(to),
+        Some(kind) if kind == Kind::Other || is_device => {
+            let message = format!("`{}` is no file that could be replaced", to.display());
+            Err(Failure::new(message).hint("name a file or a folder").into())
+        }
+        _ => Ok(to),
     }
 }
 
@@ -285,8 +301,7 @@ fn place(cache: &Cache, value: &Digest, to: &Path, force: Force) -> Result<Vec<S
 }
 
 /// Writes a secret, straight from where it is, into a file that only its owner may read.
-fn place_secret(secret: &Source, reach: &Reach<'_>, to: &Path) -> Result<String> {
-    let to = std::path::absolute(to).at("find", to)?;
+fn place_secret(secret: &Source, reach: &Reach<'_>, to: PathBuf) -> Result<String> {
     let there = fs::status(&to, Links::Follow).at("look at", &to)?;
     let is_folder = there.is_some_and(|found| found.kind == Kind::Folder);
     let to = if is_folder { to.join(secret.name()) } else { to };

@@ -13,7 +13,7 @@ use crate::error::{Mistake, did_you_mean};
 use crate::glob;
 use crate::host::{cluster, node, registry, ssh};
 use crate::tasks::KINDS;
-use crate::tasks::names::{Names, Outputs, Placed, Reference, To, Want};
+use crate::tasks::names::{Filled, Names, Outputs, Placed, Reference, To, Want};
 use crate::work::TaskName;
 
 /// The instances of each task, by `kind.name`.
@@ -54,6 +54,7 @@ pub fn resolve(tables: Tables, mistakes: Mistakes) -> Result<Config, Vec<Mistake
         task: TaskName(String::new()),
         place: 0..0,
         claims: BTreeMap::new(),
+        filled: BTreeMap::new(),
         mistakes,
     };
     let mut tasks = Vec::new();
@@ -124,6 +125,8 @@ struct Scope<'a> {
     task: TaskName,
     place: Range<usize>,
     claims: BTreeMap<String, TaskName>,
+    /// Folders on hosts by the names in their paths, with how they were written.
+    filled: BTreeMap<(String, Vec<String>), (Filled, String, TaskName)>,
     mistakes: Mistakes,
 }
 
@@ -328,6 +331,46 @@ impl Names for Scope<'_> {
                 let message = format!("{thing} is declared twice: by `{kind}` and by `{}`", self.task);
                 self.mistake(place, message, hint);
             }
+        }
+    }
+
+    fn fill(&mut self, host: &str, path: &str, filled: Filled, place: Range<usize>) {
+        let names = path.split('/').filter(|name| !name.is_empty() && *name != ".");
+        let names: Vec<String> = names.map(str::to_string).collect();
+        let mut at = (host.to_string(), names.clone());
+        let mut message = None;
+        let mut note = |owner: (&String, &TaskName), other: &TaskName| {
+            let (path, owner) = owner;
+            message.get_or_insert(format!(
+                "only `{owner}` fills `{path}` on `{host}`, and `{other}` goes there too"
+            ));
+        };
+        for depth in 1..=names.len() {
+            at.1 = names[..depth].to_vec();
+            if let Some((Filled::Alone, above, owner)) = self.filled.get(&at)
+                // That is said of what is claimed twice.
+                && (above, filled) != (&path.to_string(), Filled::Alone)
+            {
+                note((above, owner), &self.task);
+            }
+        }
+        at.1.clone_from(&names);
+        if filled == Filled::Alone {
+            let below = self
+                .filled
+                .range(at.clone()..)
+                .find(|(_, (how, other, _))| (*how, other.as_str()) != (filled, path));
+            if let Some(((on, below), (.., other))) = below
+                && on == host
+                && below.starts_with(&names)
+            {
+                note((&path.to_string(), &self.task), other);
+            }
+        }
+        self.filled.entry(at).or_insert_with(|| (filled, path.to_string(), self.task.clone()));
+        if let Some(message) = message {
+            let hint = "give each a folder of its own, or take `delete` away".to_string();
+            self.mistakes.note(place, message, Some(hint));
         }
     }
 

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::error::{At, Error, Failure, Result};
@@ -213,7 +213,8 @@ impl Inside {
         }
     }
 
-    /// The paths of all that is in a folder and below it, from there, and whether each is a folder.
+    /// The paths of all that is in a folder and below it, from there, and whether each is a folder. What is mounted
+    /// there is not entered.
     pub fn list(&self, names: &[&str]) -> Result<Vec<(String, bool)>> {
         let (mut all, mut open) = (Vec::new(), vec![String::new()]);
         while let Some(above) = open.pop() {
@@ -235,7 +236,8 @@ impl Inside {
                     fs::status_at(&*folder, &*name, Links::Keep).at("look at", &shown.join(&name))?;
                 let is_folder = found.is_some_and(|found| found.kind == Kind::Folder);
                 let path = if above.is_empty() { name } else { format!("{above}/{name}") };
-                if is_folder {
+                let name = path.rsplit('/').next().unwrap_or(&path);
+                if is_folder && !is_mounted(&folder, name) {
                     open.push(path.clone());
                 }
                 all.push((path, is_folder));
@@ -320,6 +322,12 @@ impl Drop for Temporary {
         // After the rename there is nothing; what cannot be removed now goes at the next contact.
         let _ = rustix::fs::unlinkat(&self.folder, TEMPORARY, AtFlags::empty());
     }
+}
+
+/// Whether something is mounted at a name, of the same file system or not. A kernel that cannot say says no.
+fn is_mounted(folder: &OwnedFd, name: &str) -> bool {
+    let opened = rustix::fs::openat2(folder, name, FOLDER, Mode::empty(), ResolveFlags::NO_XDEV);
+    matches!(opened, Err(Errno::XDEV))
 }
 
 /// Makes a folder whose name survives a power cut.

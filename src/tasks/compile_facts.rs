@@ -300,6 +300,9 @@ pub fn still(seen: &Value, reach: &Reach<'_>) -> Option<bool> {
     }
     let spec = Spec::deserialize(seen.get("builder")?).ok()?;
     let question = Question::deserialize(seen.get("question")?).ok()?;
+    if shipping::allowed(&spec, reach.network).is_err() {
+        return Some(false);
+    }
     let watch = Told::source(&spec.name, reach.stop, reach.tell, None);
     let answer = ask(&spec, &question, reach.root, reach.links, &watch).ok();
     Some(answer.is_some_and(|answer| fact(&spec, &question, &answer) == *seen))

@@ -126,6 +126,9 @@ fn fact(spec: &Spec, path: &str, blob: &Blob, mode: u32) -> Value {
 pub fn still(seen: &Value, reach: &Reach<'_>) -> bool {
     let Ok(spec) = Spec::deserialize(&seen["node"]) else { return false };
     let Some(path) = seen["path"].as_str() else { return false };
+    if shipping::allowed(&spec, reach.network).is_err() {
+        return false;
+    }
     let watch = Told::source(&spec.name, reach.stop, reach.tell, None);
     match ask(&spec, path, reach.root, reach.links, &reach.cache.cas.stamps, &watch) {
         Ok(Found::File { blob, mode, .. }) => fact(&spec, path, &blob, mode) == *seen,

@@ -127,7 +127,8 @@ impl Effect for Importing {
         let question = Question { images: &self.wants.images, ..Question::default() };
         let answer = shipping::open(spec, reach, &watch)?.ask(&question)?;
         let mut change = Bringing::new(self, spec, answer.images);
-        change.splices = self.kin.splices(&change.blobs, &answer.held, &self.parts, reach.cache)?;
+        change.splices =
+            self.kin.splices(&change.blobs, &answer.held, &self.parts, (reach.cache, reach.stop))?;
         Ok(Box::new(change))
     }
 }

@@ -9,6 +9,7 @@ use crate::cache::draft::Draft;
 use crate::cache::tree::Entry;
 use crate::digest::{Blob, Digest};
 use crate::error::Result;
+use crate::host::stop::Stop;
 use crate::recipe::Part;
 use crate::splice::{self, Pieces, Splice};
 
@@ -40,7 +41,7 @@ impl Kin {
         missing: &[Blob],
         held: &BTreeSet<Digest>,
         parts: &BTreeMap<Digest, Part>,
-        cache: &Cache,
+        (cache, stop): (&Cache, &Stop),
     ) -> Result<BTreeMap<Digest, Arc<Splice>>> {
         let mut splices = BTreeMap::new();
         let large: Vec<&Blob> = missing.iter().filter(|blob| blob.size >= LEAST).collect();
@@ -57,7 +58,9 @@ impl Kin {
             alike.sort_by_key(|(_, part)| part.size().abs_diff(blob.size));
             let mut best: Option<Arc<Splice>> = None;
             for (old, from) in alike.into_iter().take(MOST) {
-                let Some(one) = known.splice((*old, from), (blob.digest, part), cache)? else { continue };
+                let Some(one) = known.splice((*old, from), (blob.digest, part), (cache, stop))? else {
+                    continue;
+                };
                 if best.as_ref().is_none_or(|best| one.size() < best.size()) {
                     best = Some(one);
                 }
@@ -79,7 +82,7 @@ impl Known {
         &mut self,
         (old, from): (Digest, &Part),
         (new, part): (Digest, &Part),
-        cache: &Cache,
+        (cache, stop): (&Cache, &Stop),
     ) -> Result<Option<Arc<Splice>>> {
         if let Some(known) = self.splices.get(&(old, new)) {
             return Ok(Some(known.clone()));
@@ -87,15 +90,17 @@ impl Known {
         if !self.pieces.contains_key(&new) || !self.pieces.contains_key(&old) {
             // Both at the same time: each is read once.
             let (one, other) = std::thread::scope(|scope| {
-                let one =
-                    scope.spawn(|| self.pieces.get(&old).cloned().unwrap_or_else(|| cut(from, cache).ok()));
+                let one = scope.spawn(|| {
+                    self.pieces.get(&old).cloned().unwrap_or_else(|| cut(from, cache, stop).ok())
+                });
                 let other = match self.pieces.get(&new) {
                     Some(known) => Ok(known.clone()),
-                    None => cut(part, cache).map(Some),
+                    None => cut(part, cache, stop).map(Some),
                 };
                 (one.join(), other)
             });
             let one = one.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            stop.check()?;
             self.pieces.insert(old, one);
             self.pieces.insert(new, other?);
         }
@@ -107,8 +112,8 @@ impl Known {
     }
 }
 
-fn cut(part: &Part, cache: &Cache) -> Result<Arc<Pieces>> {
-    Ok(Arc::new(splice::cut(part, &cache.cas)?))
+fn cut(part: &Part, cache: &Cache, stop: &Stop) -> Result<Arc<Pieces>> {
+    Ok(Arc::new(splice::cut(part, &cache.cas, &|| stop.check())?))
 }
 
 fn preimage(digest: &Digest) -> serde_json::Value {

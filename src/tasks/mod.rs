@@ -97,6 +97,12 @@ pub fn still(seen: &serde_json::Value, reach: &Reach<'_>) -> bool {
     compile_facts::still(seen, reach).unwrap_or_else(|| fetch::still(seen, reach))
 }
 
+/// Whether what a task saw outside of files, and its commands read when they ran, is still so. What was fetched has
+/// its digest in the key, and was read by that.
+pub fn held(seen: &serde_json::Value, reach: &Reach<'_>) -> bool {
+    compile_facts::still(seen, reach).unwrap_or(true)
+}
+
 /// The effect of `kind` that wants this: plain data from which it can only probe.
 pub fn effect(kind: &str, wants: &serde_json::Value) -> Option<Box<dyn Effect>> {
     match kind {

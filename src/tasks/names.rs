@@ -217,6 +217,15 @@ pub enum Want {
     Any,
 }
 
+/// How a task fills a folder on a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filled {
+    /// What others put there is deleted.
+    Alone,
+    /// What others put there stays.
+    Shared,
+}
+
 /// What the configuration offers to a table that has been read, to resolve its names. Mistakes are
 /// noted, not returned: the table goes on as far as it can.
 pub trait Names {
@@ -252,6 +261,9 @@ pub trait Names {
 
     /// Notes a mistake if another task has claimed the same thing (a tag, a path on a host) before.
     fn claim(&mut self, thing: String, place: Range<usize>);
+
+    /// Notes a mistake if one task fills a folder on a host alone, and another one puts something there.
+    fn fill(&mut self, host: &str, path: &str, filled: Filled, place: Range<usize>);
 
     /// Notes a mistake without showing the place: what stands there is secret.
     fn hidden_mistake(&mut self, message: String, hint: String);

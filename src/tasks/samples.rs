@@ -17,7 +17,7 @@ use crate::host::ssh::Links;
 use crate::host::stop::Stop;
 use crate::host::{cluster, node, registry};
 use crate::pins::Pins;
-use crate::tasks::names::{Declare, Names, Outputs, Placed, Reference, To, Want};
+use crate::tasks::names::{Declare, Filled, Names, Outputs, Placed, Reference, To, Want};
 use crate::work::{
     Action, Change, Context, Effect, Env, Fault, Inputs, Network, Noted, Reach, Session, Task, TaskName,
     Tell, Work,
@@ -277,6 +277,8 @@ impl Names for Known<'_> {
     fn contained(&mut self, _path: &Placed<String>) {}
 
     fn claim(&mut self, _thing: String, _place: Range<usize>) {}
+
+    fn fill(&mut self, _host: &str, _path: &str, _filled: Filled, _place: Range<usize>) {}
 
     fn hidden_mistake(&mut self, message: String, _hint: String) {
         self.mistakes.push(message);

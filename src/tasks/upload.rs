@@ -16,7 +16,7 @@ use crate::error::{Error, Failure, Result};
 use crate::glob;
 use crate::host::node::{self, Bare, File, Shape, Spec, octal};
 use crate::recipe::Part;
-use crate::tasks::names::{Declare, Names, OneOrMany, Outputs, Placed, Reference, To, Want};
+use crate::tasks::names::{Declare, Filled, Names, OneOrMany, Outputs, Placed, Reference, To, Want};
 use crate::work::{Class, Effect, Inputs, Task, TaskName, Work};
 
 /// Files on hosts.
@@ -93,6 +93,10 @@ impl Declare for Upload {
         if let Some(host) = machine.filter(|_| !place.starts_with('/')) {
             let message = format!("`{}` is not absolute, as paths on `{}` are", place.value, host.name);
             names.mistake(place.range(), message, Some(format!("write `/{}`", place.value)));
+        }
+        let filled = if self.delete.value { Filled::Alone } else { Filled::Shared };
+        for host in &self.destinations {
+            names.fill(&host.name, path, filled, place.range());
         }
         if self.delete.value {
             let file = self.to.is_some() && !place.ends_with('/');
@@ -228,6 +232,14 @@ impl Task for Upload {
                 To::Path(path) => gathered.local(inputs, path)?,
                 To::Nothing => panic!("BUG: an unresolved reference is to be uploaded"),
             }
+        }
+        let is_file = |(_, entry): &(String, Entry)| !matches!(entry, Entry::Folder { .. });
+        if let (true, Some(folder)) = (self.delete.value, self.folder())
+            && !gathered.found.iter().any(is_file)
+        {
+            let message = format!("there is no file to upload, and `delete` would empty `{folder}`");
+            let hint = "if that is wanted, empty it by hand; otherwise see why there is none";
+            return Err(Failure::new(message).hint(hint).into());
         }
         let (mut files, mut bare, mut parts) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let count = gathered.found.len();

@@ -358,3 +358,22 @@ fn wrong_tables_are_mistakes_and_wrong_inputs_failures() {
     let upload = upload(&world, &table("['save.archives', 'save.archives']", "/"));
     assert_eq!(upload.needs(), [TaskName("save.archives".into())]);
 }
+
+#[test]
+fn a_folder_is_not_emptied_for_nothing() {
+    let mut world = World::new(&["n1"]);
+    let mut tree = Draft::empty(&world.cache.cas);
+    tree.make_folder(b"dist/empty", 0o755).unwrap();
+    let value = tree.store().unwrap();
+    world.value("compile.site", value);
+    world.value("clone.nothing", Draft::empty(&world.cache.cas).store().unwrap());
+    world.outputs.insert(TaskName("compile.site".into()), vec!["dist".into()]);
+    for from in ["compile.site", "clone.nothing"] {
+        let table = format!("from = '{from}'\nhosts = 'n1'\ndir = '/srv/www'");
+        effect(&world, &table);
+        assert_eq!(
+            failure(&world, &format!("{table}\ndelete = true")),
+            "there is no file to upload, and `delete` would empty `/srv/www`"
+        );
+    }
+}

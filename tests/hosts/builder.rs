@@ -1,6 +1,7 @@
 //! Compiling on machines.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -300,6 +301,150 @@ fn which_host_it_was_is_not_in_the_key() {
     let done = project.run("").success().did(&["compile.c"]);
     assert_ne!(done.event("compile.c")["key"], key);
     says(done.event("compile.c")["why"].as_str().unwrap(), &["the tool `cc` changed"]);
+}
+
+#[test]
+fn what_changes_there_meanwhile_is_not_remembered() {
+    let node = Node::new("n", Kind::Plain);
+    let script = "cat /srv/d/said in/a >out; test ! -e /srv/d/next || cat /srv/d/next >/srv/d/said";
+    let project = project(&[&node], script, "reads = ['/srv/d/said']");
+    node.sh("mkdir -m 777 /srv/d && echo one >/srv/d/said && echo two >/srv/d/next && chmod 666 /srv/d/*");
+    let done = project.run("").success().did(&["compile.c"]);
+    says(&done.stderr, &["an input changed while it ran: the result is used, but not remembered"]);
+    node.sh("echo one >/srv/d/said && rm /srv/d/next");
+    project.run("").success().did(&["compile.c"]);
+    project.run("").nothing();
+}
+
+#[test]
+fn what_a_start_of_the_machine_took_comes_again() {
+    let node = Node::new("n", Kind::Plain);
+    let project = project(&[&node], "cat in/* >out", "");
+    project.run("").success().did(&["compile.c"]);
+    let known = tree(&node).with_file_name("known");
+    let text = fs::read_to_string(&known).unwrap();
+    let (boot, _) = text.split_once(' ').unwrap();
+    fs::write(&known, text.replacen(boot, "another", 1)).unwrap();
+    fs::remove_file(tree(&node).join("in/b")).unwrap();
+    project.write("in/a", "A\n");
+    project.run("").success().did(&["compile.c"]);
+    assert_eq!(out(&project), "A\nb\n");
+}
+
+#[test]
+fn a_folder_that_is_cleared_away_is_not_used() {
+    let node = Node::new("n", Kind::Plain);
+    let project = project(&[&node], "cat in/* >out", "");
+    project.run("").success().did(&["compile.c"]);
+    let place = tree(&node).parent().unwrap().to_path_buf();
+    let lock = |place: &PathBuf| {
+        let lock = fs::File::options().append(true).create(true).open(place.join("lock")).unwrap();
+        let owner = fs::metadata(place.with_file_name("")).unwrap();
+        for path in [place.clone(), place.join("lock")] {
+            std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid())).unwrap();
+        }
+        lock.lock().unwrap();
+        lock
+    };
+    let first = lock(&place);
+    project.write("in/a", "A\n");
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| project.run("").success().did(&["compile.c"]));
+        std::thread::sleep(Duration::from_secs(2));
+        fs::rename(&place, place.with_extension("gone")).unwrap();
+        fs::create_dir(&place).unwrap();
+        // Somebody else has come first.
+        let _second = lock(&place);
+        drop(first);
+        run.join().unwrap();
+    });
+    assert_eq!(out(&project), "A\nb\n");
+    assert!(!place.join("tree").exists());
+    assert!(places(&node).iter().any(|place| place.to_string_lossy().ends_with("-1")));
+    // What nobody has used for long is cleared away.
+    node.sh("cd /home/ops/.cache/vcbuild/work && touch -d '40 days ago' */lock && mkdir .gone.1");
+    project.write("in/a", "a a\n");
+    project.run("").success().did(&["compile.c"]);
+    let left = places(&node);
+    assert_eq!(left.len(), 1, "{left:?}");
+}
+
+#[test]
+fn offline_no_host_is_asked_whether_it_is_as_it_was() {
+    let node = Node::new("n", Kind::Plain);
+    let project = project(&[&node], "cat in/* >out", "");
+    project.run("").success().did(&["compile.c"]);
+    project.run("").nothing();
+    let said = project.run("--offline").failure(1).stderr;
+    says(&said, &["`n` is not on this machine"]);
+}
+
+#[test]
+fn odd_names_go_there_and_come_back() {
+    use std::os::unix::ffi::OsStrExt;
+    let node = Node::new("n", Kind::Plain);
+    let project = project(&[&node], "cp -r in out; printf x >>'in/-f'; rm 'in/a b'", "");
+    let names: [&[u8]; 16] = [
+        b"-f",
+        b"a b",
+        b"it's",
+        b"back\\slash",
+        b"\\nname",
+        b"*",
+        b"$(x)",
+        b"tab\t",
+        b"cr\r",
+        b"\xc3\xbc",
+        b"\xff\xfe",
+        b" lead",
+        b"trail ",
+        b"x: OK",
+        b"\\",
+        b"end\\",
+    ];
+    let path = |folder: &str, name: &[u8]| project.path(folder).join(std::ffi::OsStr::from_bytes(name));
+    for round in ["one", "two"] {
+        for (number, name) in names.iter().enumerate() {
+            if round == "one" || number % 2 == 0 {
+                fs::write(path("in", name), format!("{round} {number}")).unwrap();
+            }
+        }
+        project.run("").success().did(&["compile.c"]);
+        project.call("get compile.c -o got --force").success();
+        for name in &names {
+            let name = *name;
+            assert_eq!(
+                fs::read(path("got/out", name)).unwrap(),
+                fs::read(path("in", name)).unwrap(),
+                "{name:?}"
+            );
+        }
+        assert_eq!(fs::read_dir(project.path("got/out")).unwrap().count(), names.len() + 2);
+    }
+    let known = tree(&node).with_file_name("known");
+    let text = fs::read(&known).unwrap();
+    let space = text.iter().position(|byte| *byte == b' ').unwrap();
+    fs::write(&known, [b"another", &text[space..]].concat()).unwrap();
+    for name in names {
+        fs::write(path("in", name), "three").unwrap();
+    }
+    project.run("").success().did(&["compile.c"]);
+    project.call("get compile.c -o got --force").success();
+    for name in names {
+        assert_eq!(fs::read(path("got/out", name)).unwrap(), b"three", "{name:?}");
+    }
+}
+
+#[test]
+fn folders_that_nobody_may_enter_are_removed() {
+    let node = Node::new("n", Kind::Plain);
+    let script = "cat in/* >out; mkdir -p left/a/b/c && chmod 0 left/a/b/c left/a/b left/a";
+    let project = project(&[&node], script, "");
+    for number in 0..3 {
+        project.write("in/a", &format!("{number}\n"));
+        project.run("").success().did(&["compile.c"]);
+        assert_eq!(out(&project), format!("{number}\nb\n"));
+    }
 }
 
 #[test]

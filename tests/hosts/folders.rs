@@ -94,6 +94,63 @@ fn a_name_that_cannot_be_told_stops_a_deletion() {
 }
 
 #[test]
+fn what_is_mounted_in_the_folder_is_not_entered() {
+    let node = Node::new("n", Kind::Plain);
+    let tasks = "[upload.u]\nfrom = 'tree'\nhosts = 'n'\ndir = '/srv/app'\ndelete = true\n";
+    let project = project(&node, "", tasks);
+    project.write("tree/da ta\\/one", "1");
+    // The same file system, but not what lies there.
+    node.sh(r"mkdir -p '/srv/app/da ta\' /srv/app/old /srv/keep && touch /srv/keep/x /srv/app/old/x");
+    node.sh(r"mount --bind /srv/keep '/srv/app/da ta\'");
+    project.run("u").success();
+    assert_eq!(node.sh("ls /srv/app; ls /srv/keep"), "da ta\\\none\nx\n");
+    project.run("u").nothing();
+}
+
+#[test]
+fn what_is_mounted_in_a_folder_here_is_not_entered() {
+    let tasks =
+        "[host.h]\nlocal = 'h'\n[upload.u]\nfrom = 'tree'\nhosts = 'h'\ndir = '/srv/app'\ndelete = true\n";
+    let project =
+        Project::new().config(tasks).file("tree/data/one", "1").file("keep/x", "").file("keep/one", "1");
+    project.write("h/files/srv/app/data/old", "");
+    project.write("h/files/srv/app/old/x", "");
+    let run = project.command(&["run", "u"]);
+    let mut command = std::process::Command::new("unshare");
+    let script = "mount --bind keep h/files/srv/app/data && exec \"$@\"";
+    command.args(["-m", "sh", "-c", script, "sh"]).arg(run.get_program()).args(run.get_args());
+    command.current_dir(project.root());
+    project.clean(&mut command);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(project.path("keep/x").exists());
+    assert!(!project.path("h/files/srv/app/old").exists());
+}
+
+#[test]
+fn odd_names_are_deleted_as_they_are() {
+    let node = Node::new("n", Kind::Plain);
+    let tasks = "[upload.u]\nfrom = 'tree'\nhosts = 'n'\ndir = '/srv/app'\ndelete = true\n";
+    let project = project(&node, "", tasks);
+    project.write("tree/one", "1");
+    project.write("tree/*/keep", "1");
+    project.write("tree/-keep/-f", "1");
+    node.sh(
+        r"mkdir -p /srv/out /srv/app/-rf '/srv/app/*' '/srv/app/ a ' /srv/app/-keep && cd /srv/app && touch /srv/out/x
+          touch ./-rf/x './*/y' ' a /b\c' '$(touch pwned)' ./-keep/-r ./-keep/\;x
+          ln -s /srv/out ./-link && ln -s /srv/out './-keep/it'\''s'",
+    );
+    project.run("u").success();
+    assert_eq!(node.sh("cd /srv/app && find . -type f | sort"), "./*/keep\n./-keep/-f\n./one\n");
+    assert_eq!(
+        node.sh("ls /srv /srv/app /srv/out"),
+        "/srv:\napp\nout\n\n/srv/app:\n*\n-keep\none\n\n/srv/out:\nx\n"
+    );
+    project.run("u").nothing();
+    node.quiet();
+}
+
+#[test]
 fn a_large_folder_is_asked_for_at_once_and_goes_in_few_steps() {
     let node = Node::new("n", Kind::Plain);
     let tasks = "[upload.u]\nfrom = 'data'\nhosts = 'n'\ndir = '/srv/app'\ndelete = true\nowner = 'ops'\n";
@@ -110,6 +167,7 @@ fn a_large_folder_is_asked_for_at_once_and_goes_in_few_steps() {
         }
     }
     symlink("f1", project.path("data/link")).unwrap();
+    fs::rename(project.path("data/f0/-f 0"), project.path("data/f0/Icon\r")).unwrap();
     project.run("u").success();
     let same = |count: &str| {
         assert_eq!(node.sh("find /srv/app -type f -user ops | wc -l"), count);
@@ -132,11 +190,16 @@ fn a_large_folder_is_asked_for_at_once_and_goes_in_few_steps() {
 fn wrong_deletions_are_mistakes() {
     let table = |dir: &str| format!("from = ['vcbuild.toml']\nhosts = 'h'\ndir = '{dir}'\ndelete = true\n");
     let project = Project::new().config(&format!(
-        "[host.h]\nlocal = 'h'\n[upload.a]\n{}[upload.b]\n{}[upload.c]\n{}[upload.d]\n{}",
+        "[host.h]\nlocal = 'h'\n[upload.a]\n{}[upload.b]\n{}[upload.c]\n{}[upload.d]\n{}[upload.e]\n{}[upload.f]\n{}{}",
         table("/"),
         table("/usr/lib"),
         table("/srv/x"),
-        table("/srv/x")
+        table("/srv/x"),
+        table("/srv/y/in"),
+        table("/srv//y"),
+        "[upload.g]\nfrom = 'in'\nhosts = 'h'\ndir = '/srv/./x/in'\n\
+         [upload.i]\nfrom = 'vcbuild.toml'\nhosts = 'h'\nto = '/srv/x/file'\n\
+         [upload.j]\nfrom = 'vcbuild.toml'\nhosts = 'h'\ndir = '/srv/xx'\n"
     ));
     let said = project.call("list").failure(2).stderr;
     for words in [
@@ -144,7 +207,11 @@ fn wrong_deletions_are_mistakes() {
         "`/usr/lib` is not a folder of one's own: nothing is deleted in it",
         "hint: give a folder that only this upload fills, or take `delete` away",
         "the folder `/srv/x` on `h` is declared twice",
+        "only `upload.f` fills `/srv//y` on `h`, and `upload.e` goes there too",
+        "only `upload.c` fills `/srv/x` on `h`, and `upload.g` goes there too",
+        "only `upload.c` fills `/srv/x` on `h`, and `upload.i` goes there too",
     ] {
         assert!(said.contains(words), "`{words}` is not in:\n{said}");
     }
+    assert!(!said.contains("`upload.j`"), "{said}");
 }

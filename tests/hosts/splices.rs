@@ -92,6 +92,16 @@ fn an_older_layer_that_is_damaged_or_gone_costs_only_time(kind: Kind) {
     data(&project, "two");
     assert!(sent(&project) > SIZE as u64);
     assert_same(&project, &node);
+    // It is shorter than it was, so that what comes of it is cut off.
+    let layers = node.sh(&format!("ls -S {blobs} | head -n 2"));
+    node.sh(&format!("for n in $(ls -S {blobs} | head -n 2); do truncate -s 60000 {blobs}/$n; done"));
+    data(&project, "a third one");
+    assert!(sent(&project) > SIZE as u64);
+    assert_same(&project, &node);
+    assert_eq!(node.sh("ctr -n k8s.io content active | tail -n +2"), "");
+    for name in layers.split_whitespace() {
+        node.sh(&format!("ctr -n k8s.io content rm sha256:{name}"));
+    }
     // It was thrown away once it was unpacked.
     node.sh(&format!("for n in $(ls -S {blobs} | head -n 2); do ctr -n k8s.io content rm sha256:$n; done"));
     data(&project, "three");

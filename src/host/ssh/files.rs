@@ -104,10 +104,16 @@ impl Files<'_> {
             "other" => return Ok(Listing::Other),
             line => line.strip_prefix("folder ").unwrap_or_default().to_string(),
         };
-        let mut inside = Vec::new();
+        let (mut inside, mut mounted) = (Vec::new(), Vec::new());
         for line in lines {
+            if let Some(path) = line.strip_prefix("mount ") {
+                mounted.push(format!("{}/", unescaped(path)));
+                continue;
+            }
             let path = line.get(2..).and_then(|path| path.strip_prefix(folder)?.strip_prefix('/'));
             match path {
+                // Of the same file system or not: it lies somewhere else, too.
+                Some(path) if mounted.iter().any(|mount| path.starts_with(mount)) => {}
                 Some(path) if !path.contains('\0') => {
                     inside.push((path.to_string(), line.starts_with("d ")))
                 }
@@ -268,6 +274,12 @@ fn section(talk: &mut Talk<'_>) -> Result<Option<Vec<String>>, Trouble> {
     Ok(None)
 }
 
+/// A path as `/proc/self/mountinfo` writes it (proc(5)).
+fn unescaped(path: &str) -> String {
+    let signs = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+    signs.iter().fold(path.to_string(), |path, (code, sign)| path.replace(code, sign))
+}
+
 /// What `find` says of a path.
 struct Stat {
     kind: char,
@@ -289,13 +301,17 @@ impl Stat {
     }
 }
 
-/// A line of `sha256sum`, which writes a backslash before it if there is one in the name.
+/// A line of `sha256sum`, which writes a backslash before it if there is one, or a CR, in the name.
 fn read_hash(line: &str) -> Option<(String, Digest)> {
     let (line, escaped) = match line.strip_prefix('\\') {
         Some(line) => (line, true),
         None => (line, false),
     };
     let (hash, path) = line.split_once(" *").or_else(|| line.split_once("  "))?;
-    let path = if escaped { path.replace("\\\\", "\\") } else { path.to_string() };
+    let path = match escaped {
+        // What is between two backslashes that are meant has none that is.
+        true => path.split("\\\\").map(|piece| piece.replace("\\r", "\r")).collect::<Vec<_>>().join("\\"),
+        false => path.to_string(),
+    };
     Some((path, format!("sha256:{hash}").parse().ok()?))
 }

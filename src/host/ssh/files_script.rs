@@ -10,8 +10,9 @@ pub const RESUMED: u64 = 4 << 20;
 /// - for each path that is there `KIND MODE SIZE UID GID USER GROUP PATH`;
 /// - for each link its path and its target, a line each;
 /// - `SHA-256  PATH` for the regular files of the right size;
-/// - for each folder `nothing`, `other` or `folder REAL-PATH`, then `KIND PATH` for all that is in it, where a line feed
-///   in a path is written as a zero byte.
+/// - for each folder `nothing`, `other` or `folder REAL-PATH`, then `mount PATH` for what is mounted in it, from there and
+///   written as in `/proc/self/mountinfo`, then `KIND PATH` for all that is in it, where a line feed in a path is written as
+///   a zero byte.
 pub const ASK: &str = r#"
 command -v zstd >/dev/null && echo zstd
 echo ==
@@ -33,7 +34,10 @@ echo ==
 echo ==
 for folder; do
   if [ -d "$folder" ] && [ ! -L "$folder" ]; then
-    echo "folder $(cd -P -- "$folder" && pwd -P)"
+    real=$(cd -P -- "$folder" && pwd -P)
+    printf 'folder %s\n' "$real"
+    root=$(printf %s "$real" | sed 's/\\/\\134/g; s/ /\\040/g; s/\t/\\011/g') awk '
+      index($5, ENVIRON["root"] "/") == 1 { print "mount " substr($5, length(ENVIRON["root"]) + 2) }' /proc/self/mountinfo
     find "$folder" -xdev -mindepth 1 -name '.vcbuild-*.part' -prune -o -mindepth 1 -printf '%y %p\0' | tr '\n\0' '\0\n'
   elif [ -e "$folder" ] || [ -L "$folder" ]; then echo other
   else echo nothing

@@ -18,8 +18,8 @@ const WAITING: usize = 64;
 
 /// Whether a file is placed together with others.
 pub fn is_small(file: &File, trace: Trace) -> bool {
-    // A name with a backslash is written otherwise in a list of digests.
-    file.blob.size < SMALL && trace == Trace::Left && !file.path.contains('\\')
+    // A name with a backslash is written otherwise in a list of digests, and one that ends with a CR cannot be.
+    file.blob.size < SMALL && trace == Trace::Left && !file.path.contains(['\\', '\r'])
 }
 
 /// A stream of files on its way.
