@@ -32,6 +32,10 @@ if [ -n "${4-}" ]; then
   for name in containerd containerd-shim-runc-v2 ctr; do mount --bind "$4/$name" "/usr/bin/$name"; done
 fi
 mount --bind home /home
+# A home as a server's root has it, and not that of whoever works on this machine.
+mkdir -p root
+[ -e root/.bashrc ] || echo 'PATH=$PATH:/usr/local/go/bin' >root/.bashrc
+mount --bind root /root
 mount -t tmpfs -o "size=$2,mode=1777" tmpfs /srv
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/sshd /run/containerd
