@@ -102,5 +102,6 @@ fn many_nodes_at_once_in_little_memory() {
     };
     let (all, others): (Vec<&Node>, Vec<&Node>) = (nodes.iter().collect(), machines.iter().collect());
     let (few, many) = (peak(&all[..1], &others[..1]), peak(&all, &others));
-    assert!(many < few + 48_000, "{few} kB for 2 hosts, {many} kB for 32");
+    // Buffers and a thread for each that is served at the same time, and nothing of the 12 MB that go to each.
+    assert!(many < few + 30 * 2_000, "{few} kB for 2 hosts, {many} kB for 32");
 }

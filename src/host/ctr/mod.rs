@@ -67,7 +67,9 @@ impl Containerd<'_> {
         let command = command(self.address, "10s");
         let folder = self.address.containerd.rsplit_once('/').map_or("/", |(folder, _)| folder);
         let lock = if lock == Lock::Wait { "wait" } else { "try" };
-        let argv = ["sh", "-c", SCRIPT, "vcbuild", &command, folder, lock];
+        let heard = self.link.heard(&command);
+        let snapshotter = heard.as_deref().and_then(|hello| hello.split(' ').nth(1)).unwrap_or_default();
+        let argv = ["sh", "-c", SCRIPT, "vcbuild", &command, folder, lock, snapshotter];
         let talk = Talk::start(self.link, &argv, self.who, self.watch)?;
         let mut call = Call {
             on: self,
@@ -79,9 +81,16 @@ impl Containerd<'_> {
             reads: false,
             staged: Vec::new(),
         };
-        let line = call.talk.line()?;
-        let hello = line.as_deref().and_then(|line| line.strip_prefix("hello ")).map(str::to_string);
-        let Some(hello) = hello else { return Err(call.failed(line.as_deref())) };
+        let hello = match heard {
+            Some(hello) => hello,
+            None => {
+                let line = call.talk.line()?;
+                let hello = line.as_deref().and_then(|line| line.strip_prefix("hello "));
+                let Some(hello) = hello else { return Err(call.failed(line.as_deref())) };
+                self.link.hear(&command, hello);
+                hello.to_string()
+            }
+        };
         let mut words = hello.splitn(5, ' ');
         let (machine, snapshotter) = (words.next(), words.next());
         call.free = words.next().and_then(|free| free.parse().ok());

@@ -3,7 +3,8 @@
 /// The beginning of names that are only there while something is delivered.
 pub const STAGING: &str = "vcbuild.local/staging:";
 
-/// Arguments: the command `ctr` quoted for `sh`, the folder to lock, and `try` or `wait`. Says first
+/// Arguments: the command `ctr` quoted for `sh`, the folder to lock, `try` or `wait`, and the snapshotter if the host has
+/// been heard before. Says first, unless it has,
 /// `hello MACHINE SNAPSHOTTER FREE BLOBS VERSION`, where FREE is bytes on the disk of images or `-` and BLOBS is `-` if
 /// blobs cannot be read as files, then `ready`, and then reads lines:
 /// - `list`, names to look at, an empty line: `== content`, `== snapshots`, `== images`, each followed by what
@@ -18,21 +19,25 @@ pub const STAGING: &str = "vcbuild.local/staging:";
 /// some megabytes. A folder can be locked without a file that stays behind.
 pub const SCRIPT: &str = r#"
 cmd=$1
+pieces="iflag=skip_bytes,count_bytes,fullblock bs=256k"
 c() { eval "$cmd \"\$@\""; }
 clear() {
   for n in $(c images ls -q "name~=^vcbuild[.]local/staging:"); do c images rm "$n" >/dev/null; done
 }
 fail() { echo "fail $1"; [ -z "$alone" ] || clear; exit 1; }
 alone=
-version=$(c --version) || { echo "fail ctr"; exit 1; }
-s=$(sed -n 's/^ *snapshotter *= *"\(.*\)".*/\1/p' /etc/containerd/config.toml 2>/dev/null | tail -n 1)
-s=${s:-overlayfs}
-free=-
-[ ! -d /var/lib/containerd ] || free=$(df -kP /var/lib/containerd | awk 'NR == 2 { print $4 * 1024 }')
 blobs=/var/lib/containerd/io.containerd.content.v1.content/blobs/sha256
-reads=-
-[ ! -r "$blobs" ] || reads=blobs
-echo "hello $(uname -m) $s ${free:--} $reads ${version##* }"
+s=$4
+if [ -z "$s" ]; then
+  version=$(c --version) || { echo "fail ctr"; exit 1; }
+  s=$(sed -n 's/^ *snapshotter *= *"\(.*\)".*/\1/p' /etc/containerd/config.toml 2>/dev/null | tail -n 1)
+  s=${s:-overlayfs}
+  free=-
+  [ ! -d /var/lib/containerd ] || free=$(df -kP /var/lib/containerd | awk 'NR == 2 { print $4 * 1024 }')
+  reads=-
+  [ ! -r "$blobs" ] || ! dd if=/dev/null $pieces count=0 2>/dev/null || reads=blobs
+  echo "hello $(uname -m) $s ${free:--} $reads ${version##* }"
+fi
 if command -v flock >/dev/null && exec 9<"$2"; then
   if flock -n 9; then alone=1
   elif [ "$3" = wait ]; then echo waits; flock -w 3600 9 || fail lock; alone=1
@@ -47,7 +52,7 @@ archive() {
     blob)
       # What is short would put other bytes in the place of the rest, and containerd 1.6 goes on with what it has of a blob.
       [ "$(stat -c %s -- "$blobs/$a")" -ge $((b + n - 1)) ] || return
-      tail -c "+$b" "$blobs/$a" | head -c "$n" || return
+      dd if="$blobs/$a" $pieces skip=$((b - 1)) count="$n" 2>/dev/null || return
       ;;
     .) return ;;
     esac

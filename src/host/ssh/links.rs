@@ -267,6 +267,7 @@ impl Links {
             master,
             broken: AtomicBool::new(false),
             zstd: AtomicBool::new(false),
+            heard: Mutex::default(),
             places: Mutex::new(SESSIONS),
             freed: Condvar::new(),
         })
@@ -303,6 +304,8 @@ pub struct Link {
     master: Master,
     broken: AtomicBool,
     zstd: AtomicBool,
+    /// What it said first about what answers to a command there.
+    heard: Mutex<BTreeMap<String, String>>,
     places: Mutex<usize>,
     freed: Condvar,
 }
@@ -342,6 +345,17 @@ impl Link {
     /// Whether nothing may go faster than some rate.
     pub fn is_limited(&self) -> bool {
         self.limit.is_some() || self.total.get().is_some()
+    }
+
+    /// What the host said of a command there, if it was asked in this run.
+    pub fn heard(&self, command: &str) -> Option<String> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).get(command).cloned()
+    }
+
+    /// The host said this of a command there.
+    pub fn hear(&self, command: &str, said: &str) {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.insert(command.to_string(), said.to_string());
     }
 
     /// Whether the host has zstd; not so before it was asked.
