@@ -1,8 +1,8 @@
-//! Imports into a daemon of Docker's kind: Podman's service, asked and read by podman itself.
+//! Imports into Docker's daemon and into Podman's service in its place, which are asked and read by docker and podman.
 
 use super::{insecure, says};
 use crate::support::Project;
-use crate::support::daemons::podman_service;
+use crate::support::daemons::{dockerd, podman_service};
 use crate::support::registry::{Door, Registry, layout};
 
 #[test]
@@ -64,6 +64,33 @@ hosts = "daemon"
     drop(daemon);
     let done = project.run("").failure(3);
     says(&done, &["daemon deferred: `", "podman/socket`: "]);
+}
+
+#[test]
+fn docker_loads_and_runs_what_is_saved_and_what_is_imported() {
+    let place = Project::new();
+    let daemon = dockerd(&place.beside("docker"));
+    let runs = |name: &str| daemon.docker(&["run", "--rm", "--network", "none", name]);
+    let greeting = "Hello, world, from a patched upstream.\n";
+    let project = Project::hello();
+    let archive = project.beside("images.tar");
+    project.call(&format!("get save.docker -o {}", archive.display())).success();
+    let said = daemon.docker(&["load", "-i", archive.to_str().unwrap()]);
+    assert!(said.contains("Loaded image: example.com/hello/greet:1.0\n"), "{said}");
+    assert_eq!(runs("example.com/hello/greet:1.0"), greeting);
+    let id = daemon.docker(&["images", "-q", "--no-trunc", "example.com/hello/greet:1.0"]);
+    daemon.docker(&["rmi", "-f", "example.com/hello/greet:1.0", "example.com/hello/clock:1.0"]);
+    assert_eq!(daemon.docker(&["images", "-q"]), "");
+
+    project.edit("vcbuild.toml", |text| {
+        let import = "[import.daemon]\nimages = ['image.hello[*]']\nhosts = 'daemon'\n";
+        format!("{text}\n[host.daemon]\ndocker = '{}'\n{import}", daemon.address())
+    });
+    project.run("import.daemon").success();
+    assert_eq!(runs("example.com/hello/greet:1.0"), greeting);
+    // Both ways it is the same image.
+    assert_eq!(daemon.docker(&["images", "-q", "--no-trunc", "example.com/hello/greet:1.0"]), id);
+    project.run("import.daemon").nothing();
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Podman's service in Docker's place, and containerd: real ones, with everything of theirs in a folder.
+//! Docker's daemon, Podman's service in its place, and containerd: real ones, with everything of theirs in a folder.
 
 use std::fs;
 use std::os::unix::net::UnixStream;
@@ -40,6 +40,12 @@ impl Daemon {
     /// Runs podman on its images.
     pub fn podman(&self, arguments: &[&str]) -> String {
         output(podman(&self.folder).args(arguments))
+    }
+
+    /// Runs docker on its images.
+    pub fn docker(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(format!("{DOCKER}/bin/docker"));
+        output(command.env("DOCKER_HOST", self.address()).env("HOME", &self.folder).args(arguments))
     }
 
     /// Runs ctr on its images.
@@ -84,6 +90,28 @@ pub fn podman_service(folder: &Path) -> Daemon {
     command.args(["system", "service", "--time=0"]);
     command.arg(format!("unix://{}", folder.join("socket").display()));
     Daemon::start(command, folder)
+}
+
+const DOCKER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/docker/usr");
+
+/// Docker's daemon, with a containerd of its own, in namespaces of its own.
+pub fn dockerd(folder: &Path) -> Daemon {
+    fs::create_dir_all(folder).unwrap();
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--", "unshare", "--mount", "--pid", "--net", "--fork"]);
+    command.args(["--mount-proc", "--kill-child=KILL", "sh", "-ec"]);
+    command.arg(
+        "mount -t tmpfs tmpfs /run\n\
+         exec \"$1/sbin/dockerd\" --iptables=false --ip6tables=false --bridge=none --storage-driver=vfs \
+         --data-root \"$2/data\" --exec-root /run/docker --pidfile /run/docker.pid -H \"unix://$2/socket\"",
+    );
+    Daemon::start(
+        {
+            command.args(["dockerd", DOCKER]).arg(folder);
+            command
+        },
+        folder,
+    )
 }
 
 /// containerd.
