@@ -60,22 +60,6 @@ fn layers(project: &Project) -> Vec<String> {
     all.iter().map(|layer| layer["mediaType"].as_str().unwrap().to_string()).collect()
 }
 
-macro_rules! with_both {
-    ($($name:ident)*) => { $(mod $name {
-        use crate::rig::Kind;
-
-        #[test]
-        fn containerd_1_6() {
-            super::$name(Kind::Containerd);
-        }
-
-        #[test]
-        fn containerd_2_1() {
-            super::$name(Kind::Containerd2);
-        }
-    })* };
-}
-
 with_both! {
     a_base_is_read_when_it_is_needed
     what_is_not_there_is_said

@@ -1,11 +1,10 @@
 //! From a patch to what a container prints on a node, and 32 nodes at once.
 
 use std::fs;
-use std::time::Duration;
 
 use super::images::runs;
 use crate::rig::{self, Kind, Node};
-use crate::support::Project;
+use crate::support::{Project, memory};
 
 const CHAIN: &str = r#"
 [patch.patched]
@@ -88,14 +87,7 @@ fn many_nodes_at_once_in_little_memory() {
             .stderr(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        let mut peak = 0;
-        while child.try_wait().unwrap().is_none() {
-            let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
-            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-            let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-            peak = peak.max(kilobytes.unwrap_or(0));
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let peak = memory::peak(&mut child);
         assert!(child.wait().unwrap().success());
         project.run("import upload").nothing();
         peak

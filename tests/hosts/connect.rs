@@ -4,8 +4,8 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use crate::rig::{self, Kind, Node};
-use crate::support::Project;
 use crate::support::servers::Line;
+use crate::support::{Project, memory};
 
 const UPLOAD: &str = "[upload.u]\nfrom = ['data']\nhosts = 'nodes'\ndir = '/srv/x'\n";
 
@@ -215,14 +215,7 @@ fn many_hosts_at_once_in_little_memory() {
         let project = project(&chosen, "");
         fs::write(project.path("data"), vec![count as u8; 8 << 20]).unwrap();
         let mut child = project.command(&["run", "u"]).stderr(std::process::Stdio::null()).spawn().unwrap();
-        let mut peak = 0;
-        while child.try_wait().unwrap().is_none() {
-            let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
-            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-            let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-            peak = peak.max(kilobytes.unwrap_or(0));
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let peak = memory::peak(&mut child);
         assert!(child.wait().unwrap().success());
         project.run("u").nothing();
         peak

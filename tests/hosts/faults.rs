@@ -115,30 +115,7 @@ fn a_disk_that_fills_up_meanwhile_leaves_nothing() {
     project.run("import").nothing();
 }
 
-mod containerd_1_6 {
-    use crate::rig::Kind;
-
-    #[test]
-    fn ctrl_c_at_every_phase() {
-        super::ctrl_c_at_every_phase(Kind::Containerd);
-    }
-
-    #[test]
-    fn sshd_that_is_killed_is_gone_on_with() {
-        super::sshd_that_is_killed_is_gone_on_with(Kind::Containerd);
-    }
-}
-
-mod containerd_2_1 {
-    use crate::rig::Kind;
-
-    #[test]
-    fn ctrl_c_at_every_phase() {
-        super::ctrl_c_at_every_phase(Kind::Containerd2);
-    }
-
-    #[test]
-    fn sshd_that_is_killed_is_gone_on_with() {
-        super::sshd_that_is_killed_is_gone_on_with(Kind::Containerd2);
-    }
+with_both! {
+    ctrl_c_at_every_phase
+    sshd_that_is_killed_is_gone_on_with
 }

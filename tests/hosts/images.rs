@@ -75,23 +75,6 @@ pub fn assert_whole(node: &Node) {
     assert_eq!(node.sh("ctr -n k8s.io leases ls -q"), "");
 }
 
-/// The same with both kinds of containerd.
-macro_rules! with_both {
-    ($($name:ident)*) => { $(mod $name {
-        use crate::rig::Kind;
-
-        #[test]
-        fn containerd_1_6() {
-            super::$name(Kind::Containerd);
-        }
-
-        #[test]
-        fn containerd_2_1() {
-            super::$name(Kind::Containerd2);
-        }
-    })* };
-}
-
 with_both! {
     only_missing_blobs_go_and_the_plan_says_so
     what_others_did_is_repaired

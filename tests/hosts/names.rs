@@ -2,18 +2,9 @@
 
 use std::fs;
 
+use super::IMAGES;
 use crate::rig::{self, Kind, Node};
 use crate::support::Project;
-
-const IMAGES: &str = r#"
-[image.app]
-base  = "scratch"
-files = [{ from = "data", to = "/data" }]
-tags  = ["registry.example/team/app:1.0"]
-[import.nodes]
-images = ["image.app"]
-hosts  = "nodes"
-"#;
 
 /// The rows of the table, without what differs from run to run.
 fn rows(text: &str) -> Vec<Vec<String>> {

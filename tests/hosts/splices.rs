@@ -2,19 +2,11 @@
 
 use std::fs;
 
+use super::IMAGES;
 use crate::rig::{self, Kind, Node};
 use crate::support::Project;
 use crate::support::servers::Line;
 
-const IMAGES: &str = r#"
-[image.app]
-base  = "scratch"
-files = [{ from = "data", to = "/data" }]
-tags  = ["registry.example/team/app:1.0"]
-[import.nodes]
-images = ["image.app"]
-hosts  = "nodes"
-"#;
 const NAME: &str = "registry.example/team/app:1.0";
 const SIZE: usize = 6_000_000;
 
@@ -110,30 +102,7 @@ fn an_older_layer_that_is_damaged_or_gone_costs_only_time(kind: Kind) {
     project.run("import").nothing();
 }
 
-mod containerd_1_6 {
-    use crate::rig::Kind;
-
-    #[test]
-    fn only_what_is_new_goes() {
-        super::only_what_is_new_goes(Kind::Containerd);
-    }
-
-    #[test]
-    fn an_older_layer_that_is_damaged_or_gone_costs_only_time() {
-        super::an_older_layer_that_is_damaged_or_gone_costs_only_time(Kind::Containerd);
-    }
-}
-
-mod containerd_2_1 {
-    use crate::rig::Kind;
-
-    #[test]
-    fn only_what_is_new_goes() {
-        super::only_what_is_new_goes(Kind::Containerd2);
-    }
-
-    #[test]
-    fn an_older_layer_that_is_damaged_or_gone_costs_only_time() {
-        super::an_older_layer_that_is_damaged_or_gone_costs_only_time(Kind::Containerd2);
-    }
+with_both! {
+    only_what_is_new_goes
+    an_older_layer_that_is_damaged_or_gone_costs_only_time
 }

@@ -195,14 +195,7 @@ fn refuses(archive: &[u8], words: &[&str]) -> u64 {
     let began = Instant::now();
     let mut child =
         project.command(&["run"]).stderr(std::process::Stdio::piped()).spawn().expect("it can be started");
-    let (mut peak, status) = (0, format!("/proc/{}/status", child.id()));
-    while child.try_wait().unwrap().is_none() {
-        let text = std::fs::read_to_string(&status).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-        peak = peak.max(kilobytes.unwrap_or(0));
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let peak = crate::support::memory::peak(&mut child);
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::push::{holds, project, restarted, sent, start_of, through_to};
+use super::push::{holds, on_a_base, project, restarted, sent, start_of, through_to};
 use super::{insecure, layers, manifest, on, pinned, read_layout};
 use crate::support::Project;
 use crate::support::registry::{Make, Registry, Tokens, layout};
@@ -71,22 +71,7 @@ fn a_base_is_taken_over(make: Make) {
     let (_made, base) = layout("base", 300_000);
     registry.put(&base, "team/base:1", &["--dest-compress"]);
     let host = registry.host();
-    let text = format!(
-        r#"{}
-[image.a]
-base = "{host}/team/base:1"
-files = [{{ from = "app", to = "/app" }}]
-tags = ["{host}/team/a:1"]
-[image.b]
-base = "image.a"
-files = [{{ from = "app", to = "/b" }}]
-tags = ["{host}/other/b:1"]
-[push.all]
-images = ["image.a", "image.b"]
-"#,
-        insecure(&[&host])
-    );
-    let project = Project::new().config(&text).file("app", "the app\n");
+    let project = on_a_base(&host);
     let done = project.run("").success();
     assert!(sent(&done, &host) < 10_000, "the base is not sent: {}", sent(&done, &host));
     let base = layers(&manifest(&registry, "team/base", "1"));

@@ -67,6 +67,26 @@ fn content_tag(registry: &Registry, path: &str) -> Vec<String> {
     tags.filter(|tag| tag.starts_with("vc-")).collect()
 }
 
+/// Two images on a base that the registry has, pushed to other repositories of it.
+pub fn on_a_base(host: &str) -> Project {
+    let text = format!(
+        r#"{}
+[image.a]
+base = "{host}/team/base:1"
+files = [{{ from = "app", to = "/app" }}]
+tags = ["{host}/team/a:1"]
+[image.b]
+base = "image.a"
+files = [{{ from = "app", to = "/b" }}]
+tags = ["{host}/other/b:1"]
+[push.all]
+images = ["image.a", "image.b"]
+"#,
+        insecure(&[host])
+    );
+    Project::new().config(&text).file("app", "the app\n")
+}
+
 #[test]
 fn only_what_is_missing_is_sent() {
     let (_place, registry) = start();
@@ -123,22 +143,7 @@ fn what_the_registry_has_elsewhere_is_taken_over() {
     let port = registry.port();
     let web = Web::new(move |request| ask(port, request));
     let host = format!("127.0.0.1:{}", web.port);
-    let text = format!(
-        r#"{}
-[image.a]
-base = "{host}/team/base:1"
-files = [{{ from = "app", to = "/app" }}]
-tags = ["{host}/team/a:1"]
-[image.b]
-base = "image.a"
-files = [{{ from = "app", to = "/b" }}]
-tags = ["{host}/other/b:1"]
-[push.all]
-images = ["image.a", "image.b"]
-"#,
-        insecure(&[&host])
-    );
-    let project = Project::new().config(&text).file("app", "the app\n");
+    let project = on_a_base(&host);
     let done = project.run("").success();
     assert!(sent(&done, &host) < 10_000, "the base is not sent: {}", sent(&done, &host));
     let base = layers(&manifest(&registry, "team/base", "1"));

@@ -4,6 +4,7 @@ pub mod config;
 pub mod daemons;
 pub mod done;
 pub mod folder;
+pub mod memory;
 pub mod project;
 pub mod registry;
 pub mod repository;
