@@ -234,6 +234,28 @@ impl Sink for Vec<u8> {
     }
 }
 
+/// Lets so many bytes pass on: what is longer than it should be ends at the first byte too many.
+pub struct AtMost<'a> {
+    sink: &'a mut dyn Sink,
+    /// How many may still come.
+    pub left: u64,
+    longer: &'a dyn Fn() -> Error,
+}
+
+impl<'a> AtMost<'a> {
+    /// `left` bytes for `sink`; `longer` says what is wrong with more.
+    pub fn new(sink: &'a mut dyn Sink, left: u64, longer: &'a dyn Fn() -> Error) -> Self {
+        Self { sink, left, longer }
+    }
+}
+
+impl Sink for AtMost<'_> {
+    fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        self.left = self.left.checked_sub(bytes.len() as u64).ok_or_else(self.longer)?;
+        self.sink.bytes(bytes)
+    }
+}
+
 /// A sink that only hashes.
 pub struct HashSink(
     /// The hash of what came so far.

@@ -340,6 +340,18 @@ impl Cas {
     }
 }
 
+/// What `put_with` gives, as a sink.
+pub struct Writing<'a>(
+    /// The writer.
+    pub &'a mut dyn Write,
+);
+
+impl Sink for Writing<'_> {
+    fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        self.0.write_all(bytes).at("write to", Path::new("the cache"))
+    }
+}
+
 /// Reads the beginning of a file. Half of much is read by a second thread: what takes the time is memory that is
 /// touched for the first time.
 fn fill(file: &File, bytes: &mut [u8]) -> std::io::Result<()> {

@@ -8,11 +8,11 @@ use super::compile::CompileAction;
 use super::compile_run::{self, ALWAYS, Place, declared, keep_log, replaced};
 use super::compile_sync::{self, Have, There, called};
 use super::shipping::{self, Told};
-use crate::cache::cas::Cas;
+use crate::cache::cas::{Cas, Writing};
 use crate::cache::draft::Draft;
 use crate::cache::tree::Entry;
 use crate::digest::{Blob, Digest, Hasher};
-use crate::error::{At, Error, Failure, Result};
+use crate::error::{Error, Failure, Result};
 use crate::glob::Globs;
 use crate::host::node::{self, Spec, Trouble};
 use crate::host::ssh::workplace::{Deadline, Found, Given, Kind, Made, Piece, Which, Workplace};
@@ -209,13 +209,4 @@ fn take(
         }
     }
     Ok(draft.store()?)
-}
-
-/// A writer that takes what comes.
-struct Writing<'a>(&'a mut dyn std::io::Write);
-
-impl Sink for Writing<'_> {
-    fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
-        self.0.write_all(bytes).at("write to", std::path::Path::new("the cache"))
-    }
 }

@@ -1,19 +1,20 @@
 //! `fetch`: a file from a host, by the digest that it has there. Does not know what kind of host it is.
 
-use std::io::Write;
+use std::cell::Cell;
 use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::cache::cas::Writing;
 use crate::cache::draft::Draft;
 use crate::cache::tree::Entry;
 use crate::digest::{Blob, Digest};
-use crate::error::{At, Error, Failure, Result};
+use crate::error::{Error, Failure, Result};
 use crate::host::node::{self, Asked, Found, Memory, Question, Spec, Trouble, Watch};
 use crate::host::ssh::Links;
-use crate::recipe::Sink;
+use crate::recipe::AtMost;
 use crate::tasks::names::{Declare, Names, Outputs, Placed};
 use crate::tasks::secret::{self, Source};
 use crate::tasks::shipping::{self, Told};
@@ -177,18 +178,25 @@ impl Action for Fetching {
         let watch = Told::source(&self.spec.name, context.stop, context.tell, Some(self.blob.size));
         let whole = cas.put_resumed(&self.blob, &|from, writer| {
             watch.moved(from);
-            let mut keep = Keep { writer, left: self.blob.size - from, grew: false, fetching: self };
-            let read = |keep: &mut Keep<'_>| {
-                let from = self.blob.size - keep.left;
+            // Somebody may be writing to the file for ever.
+            let grew = Cell::new(false);
+            let longer = || {
+                grew.set(true);
+                self.changed()
+            };
+            let mut writing = Writing(writer);
+            let mut most = AtMost::new(&mut writing, self.blob.size - from, &longer);
+            let mut read = || {
+                let from = self.blob.size - most.left;
                 node::open(&self.spec, context.owner.0, context.links, &cas.stamps, &watch)
-                    .and_then(|node| node.read(&self.path, from, keep))
+                    .and_then(|node| node.read(&self.path, from, &mut most))
             };
             // What was cut off goes on where it was cut.
-            let done = match read(&mut keep) {
-                Err(Trouble::Cut(_)) => read(&mut keep),
+            let done = match read() {
+                Err(Trouble::Cut(_)) => read(),
                 done => done,
             };
-            if keep.grew {
+            if grew.get() {
                 return Ok(false);
             }
             done.map(|()| true).map_err(|trouble| shipping::failed(&self.spec.name, trouble))
@@ -200,25 +208,6 @@ impl Action for Fetching {
         let mut tree = Draft::empty(cas);
         tree.insert(self.name().as_bytes(), Entry::File { mode: self.mode, blob })?;
         tree.store()
-    }
-}
-
-/// Keeps what comes, but no more than there was: somebody may be writing to the file for ever.
-struct Keep<'a> {
-    writer: &'a mut dyn Write,
-    left: u64,
-    grew: bool,
-    fetching: &'a Fetching,
-}
-
-impl Sink for Keep<'_> {
-    fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
-        let Some(left) = self.left.checked_sub(bytes.len() as u64) else {
-            self.grew = true;
-            return Err(self.fetching.changed());
-        };
-        self.left = left;
-        self.writer.write_all(bytes).at("write to", Path::new("the cache"))
     }
 }
 

@@ -6,14 +6,15 @@ use std::sync::atomic::AtomicU64;
 use super::origin::{Fetching, Reaching, several};
 use super::origin_registry::own_type;
 use super::shipping::{allowed, failed};
+use crate::cache::cas::Writing;
 use crate::digest::{Blob, Digest, Hasher};
-use crate::error::{At, Error, Failure, Result};
+use crate::error::{Error, Failure, Result};
 use crate::host::node::{self, Node, Spec, Trouble, Watch};
 use crate::oci::descriptor::Descriptor;
 use crate::oci::document::LONGEST_DOCUMENT;
 use crate::oci::find::{Files, find_below};
 use crate::oci::reference::Reference as ImageReference;
-use crate::recipe::Sink;
+use crate::recipe::AtMost;
 
 /// Layers that are read at once.
 const AT_ONCE: usize = 3;
@@ -81,8 +82,9 @@ pub fn fetch(
         let blob = at(spec, reaching, &watch, |node| {
             let mut trouble = None;
             let stored = reaching.cache.cas.put_with(Hasher::sha256(), |writer| {
-                let mut keep = Keep { to: writer, left: layer.size };
-                node.blob(&layer.digest, &mut keep).map_err(|why| match why {
+                let mut writing = Writing(writer);
+                let mut most = AtMost::new(&mut writing, layer.size, &longer);
+                node.blob(&layer.digest, &mut most).map_err(|why| match why {
                     Trouble::Error(error) => error,
                     other => {
                         trouble = Some(other);
@@ -118,7 +120,7 @@ impl OnHost<'_> {
         let watch = Fetching { stop: reaching.stop, tell: reaching.tell, done: &none, total: 0 };
         let bytes = at(self.spec, reaching, &watch, |node| {
             let mut bytes = Vec::new();
-            node.blob(digest, &mut Keep { to: &mut bytes, left: most })?;
+            node.blob(digest, &mut AtMost::new(&mut bytes, most, &longer))?;
             Ok(bytes)
         })?;
         match Digest::sha256_of(&bytes) {
@@ -139,16 +141,6 @@ impl Files for OnHost<'_> {
     }
 }
 
-/// Keeps what comes, but no more than was promised.
-struct Keep<'a> {
-    to: &'a mut dyn std::io::Write,
-    left: u64,
-}
-
-impl Sink for Keep<'_> {
-    fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
-        let more = || Error::failed("it has more bytes than it should have");
-        self.left = self.left.checked_sub(bytes.len() as u64).ok_or_else(more)?;
-        self.to.write_all(bytes).at("write to", std::path::Path::new("the cache"))
-    }
+fn longer() -> Error {
+    Error::failed("it has more bytes than it should have")
 }

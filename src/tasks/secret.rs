@@ -14,7 +14,7 @@ use crate::error::{At, Error, Failure, Result, io_words};
 use crate::host::fs;
 use crate::host::node::{self, Asked, File, Forgetful, Found, Load, Node, Question, Spec, Trace, Watch};
 use crate::host::passing::{Arrival, Hash};
-use crate::recipe::{Content, Part, Sink};
+use crate::recipe::{AtMost, Content, Part, Sink};
 use crate::tasks::shipping::{self, Told};
 use crate::work::{Change, Effect, Fault, Reach};
 
@@ -281,22 +281,10 @@ impl Content for Streamed<'_> {
         let Some(source) = self.sources.get(&blob.digest) else {
             panic!("BUG: a secret is wanted that nobody has")
         };
-        let mut exact = Exact { sink, left: blob.size };
-        source.send(self.reach, &mut exact)?;
-        if exact.left == 0 { Ok(()) } else { Err(changed()) }
-    }
-}
-
-/// Passes on as much as was said, so that what follows is not taken for a part of it.
-struct Exact<'a> {
-    sink: &'a mut dyn Sink,
-    left: u64,
-}
-
-impl Sink for Exact<'_> {
-    fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
-        self.left = self.left.checked_sub(bytes.len() as u64).ok_or_else(changed)?;
-        self.sink.bytes(bytes)
+        // What follows is not to be taken for a part of it.
+        let mut most = AtMost::new(sink, blob.size, &changed);
+        source.send(self.reach, &mut most)?;
+        if most.left == 0 { Ok(()) } else { Err(changed()) }
     }
 }
 

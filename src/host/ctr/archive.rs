@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::digest::{Blob, Digest};
 use crate::error::{Error, Result};
-use crate::recipe::{Content, Part, Recipe, Sink};
+use crate::recipe::{AtMost, Content, Part, Recipe, Sink};
 use crate::splice::{Splice, Stretch};
 
 const BLOCK: u64 = 512;
@@ -101,7 +101,8 @@ impl<'a> Archive<'a> {
         pad(sink, LAYOUT.len() as u64)?;
         for (blob, part) in self.blobs {
             member(sink, &format!("blobs/sha256/{}", blob.digest.hex()), blob.size)?;
-            let mut exact = Exact { sink, left: self.sent(blob) };
+            let longer = || Error::failed("a blob is longer than it should be");
+            let mut exact = AtMost::new(sink, self.sent(blob), &longer);
             match self.splice(blob) {
                 Some(splice) => splice.send(part, content, &mut exact)?,
                 None => {
@@ -188,20 +189,6 @@ fn member(sink: &mut dyn Sink, path: &str, size: u64) -> Result<()> {
 fn pad(sink: &mut dyn Sink, size: u64) -> Result<()> {
     let rest = usize::try_from(size.next_multiple_of(BLOCK) - size).unwrap_or(0);
     sink.bytes(&[0; BLOCK as usize][..rest])
-}
-
-/// Lets so many bytes pass, and no more.
-struct Exact<'a> {
-    sink: &'a mut dyn Sink,
-    left: u64,
-}
-
-impl Sink for Exact<'_> {
-    fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
-        let longer = || Error::failed("a blob is longer than it should be");
-        self.left = self.left.checked_sub(bytes.len() as u64).ok_or_else(longer)?;
-        self.sink.bytes(bytes)
-    }
 }
 
 #[cfg(test)]
