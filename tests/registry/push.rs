@@ -366,9 +366,9 @@ fn a_token_may_end_within_an_upload() {
                 return Answer::new(200, format!(r#"{{"access_token":"t{number}"}}"#));
             }
             let wanted = format!("Bearer t{}", given.load(Ordering::SeqCst));
-            let fresh =
-                left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
-            if !fresh || request.header("authorization") != Some(&wanted) {
+            let known = request.header("authorization") == Some(&wanted);
+            let use_up = || left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+            if !known || use_up().is_err() {
                 let realm = format!("http://{}/token", request.header("host").unwrap());
                 return Answer::new(401, "").with("www-authenticate", &format!("Bearer realm=\"{realm}\""));
             }

@@ -35,7 +35,7 @@ pub(super) enum Renewed {
 
 impl Place<'_> {
     /// Finds out what a refusal of what was `shown` asks for, and shows it from now on. Fails if the user has
-    /// nothing to show.
+    /// nothing to show, or nothing else.
     pub(super) fn authorize(
         &self,
         refusal: &Response,
@@ -61,6 +61,9 @@ impl Place<'_> {
         let odd = |_| self.failed("the credentials for it cannot be sent: they have odd characters");
         let mut header = HeaderValue::from_str(&header).map_err(odd)?;
         header.set_sensitive(true);
+        if Some(&header) == shown {
+            return Err(self.stranger().into());
+        }
         *self.shown() = Some(header);
         Ok(Renewed::Here)
     }

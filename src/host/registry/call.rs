@@ -15,8 +15,10 @@ use crate::host::node::Trouble;
 
 /// Redirects of one request, at most.
 const MOST_REDIRECTS: usize = 10;
-/// How often others may have used up what is shown before one asks with it.
+/// How often what is shown may have ended before one asks with it, for another found it or it was found here.
 const MOST_RENEWALS: u32 = 10;
+/// What one found oneself and is refused at once counts for so many: it is rarely that short-lived.
+const OWN_RENEWAL: u32 = 4;
 /// The longest message of a registry that is read, in bytes.
 const LONGEST_WORDS: u64 = 64 << 10;
 
@@ -132,13 +134,13 @@ impl Place<'_> {
             if answer.status() != StatusCode::UNAUTHORIZED {
                 return Ok(answer);
             }
-            if tries == MOST_RENEWALS {
+            if tries >= MOST_RENEWALS {
                 return Err(self.stranger().into());
             }
             // Also a token that has expired meanwhile is renewed here.
-            tries = match self.authorize(&answer, shown.as_ref())? {
-                Renewed::Here => MOST_RENEWALS,
-                Renewed::Elsewhere => tries + 1,
+            tries += match self.authorize(&answer, shown.as_ref())? {
+                Renewed::Here => OWN_RENEWAL,
+                Renewed::Elsewhere => 1,
             };
         }
     }
