@@ -102,7 +102,57 @@ fn an_older_layer_that_is_damaged_or_gone_costs_only_time(kind: Kind) {
     project.run("import").nothing();
 }
 
+fn what_is_collected_meanwhile_is_not_ours(kind: Kind) {
+    let node = Node::new("n", kind);
+    let project = Project::new().config(&format!("{}{IMAGES}", rig::hosts(&[&node], "")));
+    rig::introduce(&project, &[&node], "root");
+    data(&project, "one");
+    sent(&project);
+    // Containerd collects all the time.
+    let storm = "while [ -e /srv/storm ]; do ctr -n k8s.io leases create --id x; ctr -n k8s.io leases rm --sync x; done";
+    node.sh(&format!("touch /srv/storm; ({storm}) >/dev/null 2>&1 </dev/null &"));
+    for word in ["two", "three", "a fourth one", "five", "the sixth"] {
+        data(&project, word);
+        let sent = sent(&project);
+        assert!(sent < 200_000, "{sent} bytes went for `{word}`");
+    }
+    node.sh("rm /srv/storm; while pgrep ctr >/dev/null; do sleep 0.05; done");
+    assert_same(&project, &node);
+    project.run("import").nothing();
+}
+
+fn what_was_begun_and_left_is_cleared_away(kind: Kind) {
+    let node = Node::new("n", kind);
+    let project = Project::new().config(&format!("{}{IMAGES}", rig::hosts(&[&node], "")));
+    rig::introduce(&project, &[&node], "root");
+    data(&project, "one");
+    sent(&project);
+    let begin = |digits: &str| {
+        let name = format!("vcbuild.local/placing:{digits}");
+        let ingests = "/var/lib/containerd/io.containerd.content.v1.content/ingest";
+        node.sh(&format!(
+            "ctr -n k8s.io content ingest --expected-digest sha256:{digits} --expected-size 9000000 {name} </dev/null || true
+            file=$(grep -l {name} {ingests}/*/ref); head -c 70000 /dev/zero >${{file%ref}}data"
+        ));
+    };
+    let active = || node.sh("ctr -n k8s.io content active | tail -n +2 | wc -l");
+    let (one, two) = ("1".repeat(64), "2".repeat(64));
+    begin(&one);
+    begin(&two);
+    // What others have begun is theirs.
+    node.sh("ctr -n k8s.io content ingest --expected-size 5 other </dev/null || true");
+    assert_eq!(active().trim(), "3");
+    project.run("import").nothing();
+    assert_eq!(active().trim(), "1");
+    data(&project, "two");
+    assert!(sent(&project) < 200_000);
+    assert_same(&project, &node);
+    assert_eq!(active().trim(), "1");
+}
+
 with_both! {
+    what_is_collected_meanwhile_is_not_ours
+    what_was_begun_and_left_is_cleared_away
     only_what_is_new_goes
     an_older_layer_that_is_damaged_or_gone_costs_only_time
 }

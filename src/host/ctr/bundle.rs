@@ -104,7 +104,7 @@ pub fn write(
             declared.extend(image.tags.iter().map(|tag| (tag.clone(), &variant.descriptor)));
         }
         let archives =
-            [Archive::new(blobs, &staged), Archive::new(&[], &fixed), Archive::new(&[], &declared)];
+            [Archive::new(blobs, &staged), Archive::of_names(&fixed), Archive::of_names(&declared)];
         let mut hash = HashSink(Hasher::sha256());
         archives[0].send(content, &mut hash)?;
         platforms.push(Bundled {

@@ -5,8 +5,10 @@
 mod archive;
 pub mod bundle;
 mod content;
+mod delivery;
 mod explain;
 mod names;
+mod placing;
 mod script;
 mod state;
 
@@ -19,12 +21,12 @@ use crate::error::{Error, Failure, Result};
 use crate::host::node::{Image, Load, Standing, Trouble, Variant, Watch};
 use crate::host::ssh::{Address, As, Link, Talk, quote, said};
 use crate::host::{fs, machine};
-use crate::recipe::{Content, Sink};
+use crate::recipe::Content;
 use crate::splice::Splice;
-use archive::Archive;
+use delivery::Pin;
 pub use names::Name;
 use script::{SCRIPT, STAGING};
-use state::{List, PINNED, State, fixed_names};
+use state::{List, State, fixed_names};
 
 /// Containerd on a host.
 pub struct Containerd<'a> {
@@ -148,7 +150,7 @@ impl Containerd<'_> {
             variants.push((*image, call.variant(image)?.clone()));
         }
         let mut sent = 0;
-        let state = if load.blobs.is_empty() { Some(call.list(&load.images)?) } else { None };
+        let state = if load.blobs.is_empty() { Some(call.content()?) } else { None };
         let whole = |state: &State, snapshotter: &str| {
             variants
                 .iter()
@@ -162,14 +164,12 @@ impl Containerd<'_> {
                 .enumerate()
                 .map(|(number, (_, variant))| (format!("{STAGING}{token}-{number}"), &variant.descriptor))
                 .collect();
-            let archive = Archive::new(&load.blobs, &names).spliced(splices);
             call.staged = names.iter().map(|(name, _)| name.clone()).collect();
-            call.has_room(&archive, variants.iter().map(|(_, variant)| variant))?;
-            call.import(&archive, content, Pin::No)?;
-            sent += archive.payload();
+            call.has_room(&load.blobs, variants.iter().map(|(_, variant)| variant))?;
+            sent += call.bring(&load.blobs, splices, &names, content)?;
             call.order("sync")?;
         }
-        let state = call.list(&load.images)?;
+        let state = call.content()?;
         if let Some(image) = whole(&state, &call.snapshotter) {
             let message = format!(
                 "`{}` was sent to `{}`, but it is not whole there",
@@ -206,13 +206,6 @@ impl Containerd<'_> {
     }
 }
 
-/// Whether kubelet is told to leave an image alone.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Pin {
-    Yes,
-    No,
-}
-
 impl Call<'_> {
     /// What an image is on this host.
     fn variant<'i>(&self, image: &'i Image) -> Result<&'i Variant> {
@@ -227,31 +220,14 @@ impl Call<'_> {
         })
     }
 
-    /// Sees that there is room for an archive and for what its layers become: containerd does not always clear away
-    /// what it had not the room to finish.
-    fn has_room<'v>(
-        &self,
-        archive: &Archive<'_>,
-        variants: impl Iterator<Item = &'v Variant>,
-    ) -> Result<()> {
-        let layers: BTreeSet<Digest> =
-            variants.flat_map(|variant| &variant.layers).map(|layer| layer.blob.digest).collect();
-        let unpacked = archive.blobs().filter(|blob| layers.contains(&blob.digest)).map(|blob| blob.size);
-        let needed = archive.blobs().map(|blob| blob.size).sum::<u64>() + unpacked.sum::<u64>();
-        match self.free {
-            Some(free) if free < needed => {
-                let (free, needed) = (megabytes(free), megabytes(needed));
-                let host = self.on.link.name();
-                let message = format!("`{host}` has {free} free for images, and {needed} are needed");
-                Err(Failure::new(message).hint("make room on the disk of `/var/lib/containerd`").into())
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// What is there, and what the names of images are given to.
     fn list(&mut self, images: &[&Image]) -> Result<State, Trouble> {
         self.listed("list\n", images)
+    }
+
+    /// What is there.
+    fn content(&mut self) -> Result<State, Trouble> {
+        self.listed("list content\n", &[])
     }
 
     /// What the names of images are given to.
@@ -312,56 +288,6 @@ impl Call<'_> {
         self.done()
     }
 
-    /// Streams an archive into containerd.
-    fn import(&mut self, archive: &Archive<'_>, content: &dyn Content, pin: Pin) -> Result<(), Trouble> {
-        let label = if pin == Pin::Yes { format!("{PINNED}=pinned") } else { String::new() };
-        self.write(format!("import {label}\n").as_bytes())?;
-        let left = archive.payload();
-        let mut stream = Stream { talk: &mut self.talk, watch: self.on.watch, left, trouble: None };
-        let sent = archive.dictate(content, &mut stream);
-        match (stream.trouble.take(), sent) {
-            (Some(Trouble::Error(Error::Failed(_))), _) if self.talk.is_over() => Err(self.failed(None)),
-            (Some(trouble), _) => Err(trouble),
-            (None, sent) => {
-                sent?;
-                self.done()
-            }
-        }
-    }
-
-    /// Gives names by an archive without blobs: that can only move them to what is there, and fails
-    /// before any moves if something is not. Then sees that it is so.
-    fn give(&mut self, names: &[(String, &Variant)], pin: Pin, images: &[&Image]) -> Result<(), Trouble> {
-        let entries: Vec<_> =
-            names.iter().map(|(name, variant)| (name.clone(), &variant.descriptor)).collect();
-        if entries.is_empty() {
-            return Ok(());
-        }
-        let archive = Archive::new(&[], &entries);
-        let by_label = pin == Pin::Yes && self.version >= 2;
-        self.import(&archive, &Nothing, if by_label { Pin::Yes } else { Pin::No })?;
-        if pin == Pin::Yes && !by_label {
-            for (name, _) in names {
-                self.order(&format!("label {name} {PINNED}=pinned"))?;
-            }
-        }
-        let state = self.named(images)?;
-        let is_given = |(name, variant): &&(String, &Variant)| match pin {
-            Pin::Yes => state.is_pinned(name, variant),
-            Pin::No => state.is_named(name, variant),
-        };
-        match names.iter().find(|given| !is_given(given)) {
-            None => Ok(()),
-            Some((name, _)) => {
-                let message =
-                    format!("`{name}` was given on `{}`, but it is not there", self.on.link.name());
-                Err(Trouble::Cut(
-                    Failure::new(message).hint("somebody else may be removing images: run again"),
-                ))
-            }
-        }
-    }
-
     fn end(mut self) -> Result<(), Trouble> {
         let names = std::mem::take(&mut self.staged).join(" ");
         self.order(format!("end {names}").trim_end())?;
@@ -404,45 +330,9 @@ pub fn command(address: &Address, patience: &str) -> String {
     words.chain(rest).map(quote).collect::<Vec<_>>().join(" ")
 }
 
-/// Bytes for people.
-fn megabytes(bytes: u64) -> String {
-    format!("{}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000)
-}
-
 /// A text that is nowhere else: never was a staging name given twice.
 fn token() -> String {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     format!("{:x}-{:x}-{number:x}", fs::now(), std::process::id())
-}
-
-/// No content at all.
-struct Nothing;
-
-impl Content for Nothing {
-    fn send(&self, blob: crate::digest::Blob, _: &mut dyn Sink) -> Result<()> {
-        Err(Error::Lost(blob.digest))
-    }
-}
-
-/// Sends an archive.
-struct Stream<'a, 'b> {
-    talk: &'a mut Talk<'b>,
-    watch: &'a dyn Watch,
-    /// Payload that is not yet counted: headers are not payload.
-    left: u64,
-    trouble: Option<Trouble>,
-}
-
-impl Sink for Stream<'_, '_> {
-    fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
-        if let Err(trouble) = self.talk.write(bytes) {
-            self.trouble = Some(trouble);
-            return Err(Error::failed("the host takes no more"));
-        }
-        let counted = self.left.min(bytes.len() as u64);
-        self.left -= counted;
-        self.watch.moved(counted);
-        Ok(())
-    }
 }

@@ -7,26 +7,40 @@ pub const STAGING: &str = "vcbuild.local/staging:";
 /// been heard before. Says first, unless it has,
 /// `hello MACHINE SNAPSHOTTER FREE BLOBS VERSION`, where FREE is bytes on the disk of images or `-` and BLOBS is `-` if
 /// blobs cannot be read as files, then `ready`, and then reads lines:
-/// - `list`, names to look at, an empty line: `== content`, `== snapshots`, `== images`, each followed by what
-///   `ctr` lists, and `== end`; `list names` leaves out the first two;
-/// - `import LABEL` and an archive, made of `bytes SIZE` with so many bytes, `blob DIGITS FROM SIZE` for bytes of a
-///   blob that is there, from the byte numbered FROM, which counts from 1, and `.` at its end: `done`;
+/// - `list`, names to look at, an empty line: `== images`, `== content`, `== snapshots`, each followed by what
+///   `ctr` lists, and `== end`; `list content` leaves out the first, `list names` the others;
+/// - `import SIZE` and words for `ctr images import`, then so many bytes of an archive: `done`;
+/// - `place DIGITS SIZE`, and what a blob is made of: `bytes SIZE` and so many bytes, `blob DIGITS FROM SIZE` for bytes of
+///   a blob that is there, from the byte numbered FROM, which counts from 1, and at its end `.`: `done`;
 /// - `label NAME LABEL`: `done`;
 /// - `end` and staging names that go: `done`.
 ///
 /// It says `fail STEP` and ends where something cannot be done. Whoever has the lock clears away what others have left:
-/// with `try`, that is at first contact, and where something cannot be done. Each `ctr` that is started costs as much as
-/// some megabytes. A folder can be locked without a file that stays behind.
+/// with `try`, that is when lists are asked for, and where something cannot be done. Each `ctr` that is started costs as
+/// much as some megabytes. A folder can be locked without a file that stays behind.
+///
+/// A blob is placed as an upload of its own that is begun, cut off before its first byte, and gone on with by one who has
+/// all of it: in between its bytes are put where containerd keeps what came so far, of which it reads and verifies all
+/// before it goes on. That saves their way through `ctr` and back, which costs five times as much as their digest.
+/// An upload that is given up ends as the blob of no bytes.
 pub const SCRIPT: &str = r#"
 cmd=$1
 pieces="iflag=skip_bytes,count_bytes,fullblock bs=256k"
+store=/var/lib/containerd/io.containerd.content.v1.content
+blobs=$store/blobs/sha256
+placing=vcbuild.local/placing:
 c() { eval "$cmd \"\$@\""; }
+upload() { c content ingest --expected-digest "sha256:$1" --expected-size "$2" "$placing$1" >/dev/null; }
+begun() { grep -lsF "/$placing$1" "$store"/ingest/*/ref; }
 clear() {
-  for n in $(c images ls -q "name~=^vcbuild[.]local/staging:"); do c images rm "$n" >/dev/null; done
+  for n in $(c images ls -q "name~=^vcbuild[.]local/staging:"); do c images rm --sync "$n" >/dev/null; done
+  for n in $(begun); do
+    : >"${n%ref}data" && c content ingest "$placing$(sed "s/.*://" "$n")" <"${n%ref}data" >/dev/null
+  done
 }
 fail() { echo "fail $1"; [ -z "$alone" ] || clear; exit 1; }
 alone=
-blobs=/var/lib/containerd/io.containerd.content.v1.content/blobs/sha256
+mode=$3
 s=$4
 if [ -z "$s" ]; then
   version=$(c --version) || { echo "fail ctr"; exit 1; }
@@ -35,7 +49,7 @@ if [ -z "$s" ]; then
   free=-
   [ ! -d /var/lib/containerd ] || free=$(df -kP /var/lib/containerd | awk 'NR == 2 { print $4 * 1024 }')
   reads=-
-  [ ! -r "$blobs" ] || ! dd if=/dev/null $pieces count=0 2>/dev/null || reads=blobs
+  [ ! -w "$blobs" ] || ! dd if=/dev/null $pieces count=0 2>/dev/null || reads=blobs
   echo "hello $(uname -m) $s ${free:--} $reads ${version##* }"
 fi
 if command -v flock >/dev/null && exec 9<"$2"; then
@@ -43,14 +57,13 @@ if command -v flock >/dev/null && exec 9<"$2"; then
   elif [ "$3" = wait ]; then echo waits; flock -w 3600 9 || fail lock; alone=1
   fi
 fi
-[ -z "$alone" ] || [ "$3" = wait ] || clear
 echo ready
-archive() {
+made() {
   while IFS=" " read -r op a b n; do
     case $op in
     bytes) timeout 7200 head -c "$a" || return ;;
     blob)
-      # What is short would put other bytes in the place of the rest, and containerd 1.6 goes on with what it has of a blob.
+      # What is short would put other bytes in the place of the rest.
       [ "$(stat -c %s -- "$blobs/$a")" -ge $((b + n - 1)) ] || return
       dd if="$blobs/$a" $pieces skip=$((b - 1)) count="$n" 2>/dev/null || return
       ;;
@@ -63,20 +76,31 @@ while IFS=" " read -r op a b; do
   list)
     set --
     while IFS= read -r n && [ -n "$n" ]; do set -- "$@" "name==\"$n\""; done
+    if [ "$a" != content ]; then
+      echo "== images"
+      n=$(c images ls "name~=^vcbuild[.]local/staging:" "$@") || fail list
+      echo "$n"
+      [ "$alone$mode" != 1try ] || case "$n$(begun)" in *vcbuild.local/staging:*|*/ref) clear ;; esac
+    fi
     if [ "$a" != names ]; then
       echo "== content"
       c content ls || fail list
       echo "== snapshots"
       c snapshots --snapshotter "$s" ls || fail list
     fi
-    echo "== images"
-    if [ $# -gt 0 ]; then c images ls "$@" || fail list; fi
     echo "== end"
     ;;
   import)
-    set --
-    [ -z "$a" ] || set -- --label "$a"
-    archive | c images import --snapshotter "$s" "$@" - >/dev/null || fail import
+    timeout 7200 head -c "$a" | c images import --snapshotter "$s" $b - >/dev/null || fail import
+    echo done
+    ;;
+  place)
+    digits=$a size=$b
+    # Somebody else may have brought it meanwhile.
+    if upload "$digits" "$size" </dev/null 2>/dev/null; then made >/dev/null || fail import
+    else
+      f=$(begun "$digits") && f=${f%ref}data && made >"$f" && upload "$digits" "$size" <"$f" || fail import
+    fi
     echo done
     ;;
   label)
