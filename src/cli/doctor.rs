@@ -1,24 +1,29 @@
 //! `doctor`, and the table of `hosts`: every host is asked everything at once, and each finding comes with
 //! what to do about it. Changes nothing.
 
+use std::collections::BTreeMap;
+
+use super::hosts_images::wants;
 use super::{Halt, Session, say};
 use crate::config::Config;
 use crate::error::Result;
 use crate::host::health::{Health, Said};
-use crate::host::node::{At, Spec, Trouble, Watch};
+use crate::host::node::{At, Image, Spec, Trouble, Watch};
 use crate::host::stop::Stop;
 use crate::report::output::Settings;
 use crate::report::text::{self, Style, clean};
+use crate::tasks::import;
 
 /// Looks at the hosts and says what is wrong with them.
 pub fn run(session: &Session) -> Result<u8, Halt> {
     let config = session.place.config()?;
-    let answers = health(session, &config)?;
+    let (answers, images) = (health(session, &config)?, images(session)?);
+    let of = |spec: &Spec| images.get(&spec.name).map_or(&[][..], Vec::as_slice);
     let mut out = String::new();
     let mut worst = 0;
     for (spec, answer) in &answers {
         let (code, findings) = match answer {
-            Ok(health) => (0, health.findings(spec)),
+            Ok(health) => (0, health.findings(spec, of(spec))),
             Err(trouble) => trouble.clone(),
         };
         worst = worst_of(worst, if findings.iter().any(|finding| finding.bad) { 1 } else { code });
@@ -35,7 +40,8 @@ pub fn run(session: &Session) -> Result<u8, Halt> {
 
 /// What the hosts are and have.
 pub fn table(session: &Session, config: &Config) -> Result<u8, Halt> {
-    let answers = health(session, config)?;
+    let (answers, images) = (health(session, config)?, images(session)?);
+    let of = |spec: &Spec| images.get(&spec.name).map_or(&[][..], Vec::as_slice);
     let head = ["host", "where", "platform", "containerd", "snapshotter", "free", "kubelet", "state"];
     let mut rows: Vec<Vec<String>> = vec![head.map(str::to_string).into()];
     let mut worst = 0;
@@ -48,7 +54,7 @@ pub fn table(session: &Session, config: &Config) -> Result<u8, Halt> {
         let mut row = vec![spec.name.clone(), place];
         match answer {
             Ok(health) => {
-                let findings = health.findings(spec);
+                let findings = health.findings(spec, of(spec));
                 let bad = findings.iter().filter(|finding| finding.bad).count();
                 worst = worst_of(worst, u8::from(bad > 0));
                 row.extend(health.cells());
@@ -106,6 +112,18 @@ pub type Answer<T> = std::result::Result<T, (u8, Vec<Said>)>;
 fn health<'a>(session: &Session, config: &'a Config) -> Result<Vec<(&'a Spec, Answer<Health>)>, Halt> {
     let (links, root) = (&session.place.links, session.place.root.as_path());
     ask(session, config, |spec, watch| Health::ask(spec, root, links, watch))
+}
+
+/// The images that each host is to have, as far as that is known.
+fn images(session: &Session) -> Result<BTreeMap<String, Vec<Image>>, Halt> {
+    let mut all: BTreeMap<String, Vec<Image>> = BTreeMap::new();
+    for (_, wants) in wants(session)? {
+        let (hosts, images) = wants.as_ref().and_then(import::wanted).unwrap_or_default();
+        for host in hosts {
+            all.entry(host.name).or_default().extend(images.iter().cloned());
+        }
+    }
+    Ok(all)
 }
 
 /// Asks all hosts at once.

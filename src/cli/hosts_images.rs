@@ -138,8 +138,19 @@ impl Wanted {
     }
 }
 
-/// What the imports want: as far as that is known now, otherwise as of the last run.
 fn wanted(session: &Session) -> Result<Wanted, Halt> {
+    let mut wanted = Wanted::default();
+    for (import, wants) in wants(session)? {
+        match wants {
+            Some(wants) => wanted.add(&wants),
+            None => wanted.unknown.push(import),
+        }
+    }
+    Ok(wanted)
+}
+
+/// What each import wants: as far as that is known now, otherwise as of the last run.
+pub fn wants(session: &Session) -> Result<Vec<(String, Option<serde_json::Value>)>, Halt> {
     let (cache, project) = (session.place.cache()?, session.place.load()?);
     let history = cache.history(&session.place.root).past();
     let stop = Stop::new(Stop::GRACE)?;
@@ -147,7 +158,7 @@ fn wanted(session: &Session) -> Result<Wanted, Halt> {
     let engine = Engine::new(&session.place, &cache, &project, &how, &stop);
     let imports: BTreeSet<_> =
         project.graph.ids().filter(|id| project.graph.node(*id).name.kind() == "import").collect();
-    let mut wanted = Wanted::default();
+    let mut all = Vec::new();
     for (id, state) in forecast(&engine, &project.graph.closure(&imports)) {
         let name = &project.graph.node(id).name;
         if name.kind() != "import" {
@@ -157,12 +168,9 @@ fn wanted(session: &Session) -> Result<Wanted, Halt> {
             State::Asks(wants, _) => Some(wants),
             _ => history.last(&name.0).and_then(|last| last.wants),
         };
-        match known {
-            Some(wants) => wanted.add(&wants),
-            None => wanted.unknown.push(name.0.clone()),
-        }
+        all.push((name.0.clone(), known));
     }
-    Ok(wanted)
+    Ok(all)
 }
 
 /// The names on a host.

@@ -16,12 +16,13 @@ const HIGH: u64 = 85;
 /// How little room kubelet may leave for images without a word about it, in percent.
 const EARLY: u64 = 70;
 
-/// What is worth a word.
-pub fn of(health: &Health, address: &Address) -> Vec<Said> {
+/// What is worth a word of a host whose images need so many more bytes.
+pub fn of(health: &Health, address: &Address, needs: u64) -> Vec<Said> {
     let mut all = Vec::new();
     containerd(health, address, &mut all);
     pins(health, &mut all);
     kubelet(health, &mut all);
+    room(health, needs, &mut all);
     machine(health, &mut all);
     all
 }
@@ -131,14 +132,28 @@ fn kubelet(health: &Health, all: &mut Vec<Said>) {
     }
 }
 
-fn machine(health: &Health, all: &mut Vec<Said>) {
+fn room(health: &Health, needs: u64, all: &mut Vec<Said>) {
     let room = "make room on the disk of `/var/lib/containerd`";
-    if let Some(free) = health.number("free").filter(|free| *free < LITTLE) {
-        all.push(wrong(format!("only {:.1} GB are free for images", free as f64 / 1e9), room));
+    let shown = |bytes: u64| match bytes {
+        1_000_000_000.. => format!("{:.1} GB", bytes as f64 / 1e9),
+        _ => format!("{:.1} MB", bytes as f64 / 1e6),
+    };
+    match health.number("free") {
+        Some(free) if free < needs => all.push(wrong(
+            format!("{} are free, and the images that it lacks take {}", shown(free), shown(needs)),
+            room,
+        )),
+        Some(free) if free < LITTLE => {
+            all.push(wrong(format!("only {} are free for images", shown(free)), room));
+        }
+        _ => {}
     }
     if health.number("inodes").is_some_and(|inodes| inodes < 10_000 && inodes > 0) {
         all.push(wrong("almost no inodes are left for images", room));
     }
+}
+
+fn machine(health: &Health, all: &mut Vec<Said>) {
     if health.fact("flock").is_none() {
         all.push(note("there is no `flock`: two runs at once are not kept apart", "install util-linux"));
     }
@@ -201,6 +216,9 @@ fn collects_pinned(version: &str) -> bool {
 mod tests {
     use super::*;
 
+    /// What images take in these tests.
+    const NEEDS: u64 = 1_500_000_000;
+
     /// What is said of a healthy host with other facts.
     fn said(facts: &[(&str, &str)]) -> Vec<String> {
         let usual = [
@@ -227,7 +245,15 @@ mod tests {
             ctr: vec!["ctr".into()],
             limit: None,
         };
-        of(&health, &address).into_iter().map(|said| said.message).collect()
+        of(&health, &address, NEEDS).into_iter().map(|said| said.message).collect()
+    }
+
+    #[test]
+    fn room_is_held_against_what_is_needed() {
+        let told = |free: u64| said(&[("free", &free.to_string())]);
+        assert_eq!(told(LITTLE), Vec::<String>::new());
+        assert_eq!(told(NEEDS), ["only 1.5 GB are free for images"]);
+        assert_eq!(told(1_400_000_000), ["1.4 GB are free, and the images that it lacks take 1.5 GB"]);
     }
 
     #[test]
@@ -290,7 +316,6 @@ mod tests {
         for (fact, words) in [
             (("ctr", "1.6.20"), "`ctr` is of version 1.6.20, containerd is v2.1.9"),
             (("ctr", ""), "there is no `ctr`"),
-            (("free", "1000000000"), "only 1.0 GB are free"),
             (("inodes", "12"), "almost no inodes"),
             (("zstd", ""), "there is no `zstd`"),
             (("flock", ""), "there is no `flock`"),

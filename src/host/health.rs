@@ -1,11 +1,11 @@
 //! What a host is and has, asked at once. Changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::node::{At, Spec, Trouble, Watch};
+use super::node::{At, Image, Spec, Trouble, Watch};
 use super::ssh::{Links, Remote};
-use super::{ctr, findings, fs};
+use super::{ctr, findings, fs, machine};
 use crate::error::Failure;
 
 /// Prints `name value` lines. Arguments: the command `ctr` quoted for `sh`, and the socket.
@@ -20,6 +20,7 @@ v=$(eval "$1 --version" 2>/dev/null) && say ctr "${v##* }"
 if out=$(eval "$1 version" 2>&1); then
   say server "$(printf "%s\n" "$out" | sed -n "/^Server/,\$p" | sed -n "s/^ *Version: *//p" | head -n 1)"
   eval "$1 namespaces ls -q" 2>/dev/null | grep -qx k8s.io && say namespace there
+  say content "$(eval "$1 content ls -q" 2>/dev/null)"
   say labelled "$(eval "$1 images ls 'name~=\":vc-[0-9a-f]{16}\$\"'" 2>/dev/null | awk '/io.cri-containerd.pinned=pinned/ { print $1 }')"
   if command -v crictl >/dev/null; then
     cri=$(crictl --timeout 10s --image-endpoint "unix://$2" --runtime-endpoint "unix://$2" images -o json 2>/dev/null) && say cri "$cri"
@@ -130,10 +131,24 @@ impl Health {
         ]
     }
 
-    /// What is worth a word.
-    pub fn findings(&self, spec: &Spec) -> Vec<Said> {
+    /// How much room the layers of images take that it lacks, packed and unpacked, in bytes.
+    pub fn needs(&self, images: &[Image]) -> u64 {
+        // Who throws layers away has them unpacked, which is not asked.
+        if self.fact("server").is_none() || self.fact("discard") == Some("true") {
+            return 0;
+        }
+        let platform = machine::named(self.fact("machine").unwrap_or_default());
+        let mut held: BTreeSet<String> =
+            self.fact("content").unwrap_or_default().split_whitespace().map(str::to_string).collect();
+        let variants = images.iter().flat_map(|image| image.variant(&platform));
+        let layers = variants.flat_map(|variant| &variant.layers).map(|layer| layer.blob);
+        layers.filter(|blob| held.insert(blob.digest.to_string())).map(|blob| 2 * blob.size).sum()
+    }
+
+    /// What is worth a word of a host that is to have these images.
+    pub fn findings(&self, spec: &Spec, images: &[Image]) -> Vec<Said> {
         match &spec.at {
-            At::Ssh(address) => findings::of(self, address),
+            At::Ssh(address) => findings::of(self, address, self.needs(images)),
             At::Local(_) | At::Docker(_) => Vec::new(),
         }
     }

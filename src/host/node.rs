@@ -96,6 +96,14 @@ pub struct Image {
 }
 
 impl Image {
+    /// What of it runs on a machine of a platform as in `linux/arm64`, whichever kind of that machine it is made for.
+    pub fn variant(&self, platform: &str) -> Option<&Variant> {
+        let fits = |of: &str| {
+            of.strip_prefix(platform).is_some_and(|kind| kind.is_empty() || kind.starts_with('/'))
+        };
+        self.variants.iter().find(|variant| fits(&variant.platform))
+    }
+
     /// What of it is for a platform, if it is made for several.
     pub fn only(&self, platform: &str) -> Cow<'_, Self> {
         let variant = self.variants.iter().find(|variant| variant.platform == platform);

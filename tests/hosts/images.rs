@@ -389,11 +389,15 @@ fn a_disk_without_space_is_said_before_it_is_full() {
     assert!(said.contains(" MB free for images, and 39."), "{said}");
     assert_eq!(names(&node), []);
     let doctor = project.call("doctor").failure(1).text();
-    assert!(doctor.contains("n: wrong: only 0.0 GB are free for images"), "{doctor}");
+    assert!(doctor.contains(" MB are free, and the images that it lacks take 39."), "{doctor}");
+    let table = project.call("hosts").failure(1).text();
+    assert!(table.contains("findings: `vcbuild doctor`"), "{table}");
     fs::remove_file(project.path("base/lib/more")).unwrap();
     project.run("import").success();
     assert_eq!(runs(&node, &app("a")), "a one\n");
     assert_whole(&node);
+    let doctor = project.call("doctor").failure(1).text();
+    assert!(doctor.contains("n: wrong: only ") && doctor.contains(" MB are free for images"), "{doctor}");
 }
 
 fn a_bundle_brings_the_same_names(kind: Kind) {

@@ -209,11 +209,7 @@ impl Containerd<'_> {
 impl Call<'_> {
     /// What an image is on this host.
     fn variant<'i>(&self, image: &'i Image) -> Result<&'i Variant> {
-        let fits = |variant: &&Variant| {
-            variant.platform == self.platform
-                || variant.platform.starts_with(&format!("{}/", self.platform))
-        };
-        image.variants.iter().find(fits).ok_or_else(|| {
+        image.variant(&self.platform).ok_or_else(|| {
             let all: Vec<&str> = image.variants.iter().map(|variant| variant.platform.as_str()).collect();
             let (name, host, platform) = (image.shown(), self.on.link.name(), &self.platform);
             Error::failed(format!("`{name}` is for {}, and `{host}` is {platform}", all.join(", ")))
