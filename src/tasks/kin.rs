@@ -30,6 +30,8 @@ pub struct Kin {
 
 #[derive(Default)]
 struct Known {
+    /// Where the content of layers comes from; nothing for what is no layer that was sent.
+    sent: BTreeMap<Digest, Option<Part>>,
     pieces: BTreeMap<Digest, Option<Arc<Pieces>>>,
     splices: BTreeMap<(Digest, Digest), Arc<Splice>>,
 }
@@ -51,7 +53,7 @@ impl Kin {
         // Hosts wait for each other here: what one finds out all the others need.
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let sent: Vec<(Digest, Part)> =
-            held.iter().filter_map(|digest| Some((*digest, remembered(cache, digest)?))).collect();
+            held.iter().filter_map(|digest| Some((*digest, known.sent(cache, digest)?))).collect();
         for blob in large {
             let Some(part) = parts.get(&blob.digest) else { continue };
             let mut alike: Vec<&(Digest, Part)> = sent.iter().collect();
@@ -77,6 +79,12 @@ impl Kin {
 }
 
 impl Known {
+    /// Where the content of a layer comes from; `None` for what is no layer that was sent.
+    fn sent(&mut self, cache: &Cache, digest: &Digest) -> Option<Part> {
+        // Hosts hold mostly the same, and nearly nothing of it is from here.
+        self.sent.entry(*digest).or_insert_with(|| remembered(cache, digest)).clone()
+    }
+
     /// How one layer is made of another; `None` if the cache has lost the other.
     fn splice(
         &mut self,
