@@ -138,6 +138,7 @@ impl Wanted {
     }
 }
 
+/// What all imports together want.
 fn wanted(session: &Session) -> Result<Wanted, Halt> {
     let mut wanted = Wanted::default();
     for (import, wants) in wants(session)? {
