@@ -79,7 +79,7 @@ while IFS=" " read -r op a b; do
     if [ "$a" != content ]; then
       echo "== images"
       n=$(c images ls "name~=^vcbuild[.]local/staging:" "$@") || fail list
-      echo "$n"
+      printf "%s\n" "$n"
       [ "$alone$mode" != 1try ] || case "$n$(begun)" in *vcbuild.local/staging:*|*/ref) clear ;; esac
     fi
     if [ "$a" != names ]; then
