@@ -1,6 +1,8 @@
 //! Layers of which a node has an older one: only what is new in them goes, and what comes out is held to its digest.
 
 use std::fs;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use super::IMAGES;
 use crate::rig::{self, Kind, Node};
@@ -207,6 +209,35 @@ fn who_may_not_write_there_is_not_stopped_by_what_was_left() {
     assert_same(&project, &node);
 }
 
+fn containerd_that_dies_meanwhile_is_said(kind: Kind) {
+    let node = Node::new("n", kind);
+    let project = Project::new().config(&format!("{}{IMAGES}", rig::hosts(&[&node], "")));
+    let line = Line::to(node.port);
+    rig::introduce_by(&project, &[&node], "root", &[line.port]);
+    data(&project, "one");
+    sent(&project);
+    data(&project, &"x".repeat(1_000_000));
+    line.hold_upward(500_000);
+    let child = project.command(&["run", "import"]).stderr(Stdio::piped()).spawn().unwrap();
+    line.wait();
+    node.stop_containerd();
+    let began = Instant::now();
+    line.release();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("containerd on `n` does not answer at `/run/containerd/containerd.sock`"),
+        "{said}"
+    );
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    node.quiet();
+    node.start_containerd();
+    assert!(sent(&project) > 1_000_000);
+    assert_same(&project, &node);
+    assert_eq!(node.sh("ctr -n k8s.io content active | tail -n +2"), "");
+}
+
 fn another_root_of_containerd_costs_only_time(kind: Kind) {
     let node = Node::new("n", kind);
     let project = Project::new().config(&format!("{}{IMAGES}", rig::hosts(&[&node], "")));
@@ -228,6 +259,7 @@ with_both! {
     what_is_collected_meanwhile_is_not_ours
     what_was_begun_and_left_is_cleared_away
     another_root_of_containerd_costs_only_time
+    containerd_that_dies_meanwhile_is_said
     only_what_is_new_goes
     an_older_layer_that_is_damaged_or_gone_costs_only_time
 }

@@ -30,13 +30,15 @@ store=/var/lib/containerd/io.containerd.content.v1.content
 blobs=$store/blobs/sha256
 placing=vcbuild.local/placing:
 c() { eval "$cmd \"\$@\""; }
-upload() { c content ingest --expected-digest "sha256:$1" --expected-size "$2" "$placing$1" >/dev/null; }
+# Containerd 2's `ctr` asks one that is gone again and again.
+ingest() { t=$1; shift; eval "timeout $t $cmd content ingest \"\$@\"" >/dev/null; }
+upload() { ingest $((10 + $2 / 4000000)) --expected-digest "sha256:$1" --expected-size "$2" "$placing$1"; }
 begun() { grep -lsF "/$placing$1" "$store"/ingest/*/ref; }
 clear() {
   for n in $(c images ls -q "name~=^vcbuild[.]local/staging:"); do c images rm --sync "$n" >/dev/null; done
   for n in $(begun); do
     # `:` would end the shell where that cannot be written.
-    true >"${n%ref}data" && c content ingest "$placing$(sed "s/.*://" "$n")" <"${n%ref}data" >/dev/null
+    true >"${n%ref}data" && ingest 10 "$placing$(sed "s/.*://" "$n")" <"${n%ref}data"
   done
 }
 fail() { echo "fail $1"; [ -z "$alone" ] || clear; exit 1; }
@@ -106,7 +108,7 @@ while IFS=" " read -r op a b; do
     if upload "$digits" "$size" </dev/null 2>/dev/null; then made >/dev/null || fail import
     else
       # Where containerd has another root, nobody would find what was begun.
-      f=$(begun "$digits") || { c content ingest "$placing$digits" </dev/null >/dev/null; fail import; }
+      f=$(begun "$digits") || { ingest 10 "$placing$digits" </dev/null; fail import; }
       f=${f%ref}data
       made >"$f" && upload "$digits" "$size" <"$f" || fail import
     fi
