@@ -238,6 +238,22 @@ fn containerd_that_dies_meanwhile_is_said(kind: Kind) {
     assert_eq!(node.sh("ctr -n k8s.io content active | tail -n +2"), "");
 }
 
+#[test]
+fn a_ctr_that_talks_takes_no_image_away() {
+    let node = Node::new("n", Kind::Containerd);
+    let project =
+        Project::new().config(&format!("{}{IMAGES}", rig::hosts(&[&node], "ctr = ['/srv/talks']")));
+    rig::introduce(&project, &[&node], "root");
+    let talks = format!("#!/bin/sh\\necho I am looking after {NAME}\\nexec ctr \"$@\"\\n");
+    node.sh(&format!("printf '{talks}' >/srv/talks; chmod 755 /srv/talks"));
+    data(&project, "one");
+    sent(&project);
+    // What was cut off is cleared away; the image that is spoken of stays.
+    node.sh(&format!("ctr -n k8s.io images tag {NAME} vcbuild.local/staging:left"));
+    project.call("plan import").success();
+    assert_same(&project, &node);
+}
+
 fn another_root_of_containerd_costs_only_time(kind: Kind) {
     let node = Node::new("n", kind);
     let project = Project::new().config(&format!("{}{IMAGES}", rig::hosts(&[&node], "")));
