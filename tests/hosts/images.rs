@@ -202,6 +202,8 @@ fn what_others_did_is_repaired(kind: Kind) {
     let tag = before.iter().map(|(name, _)| name).find(|name| name.contains("a:vc-")).unwrap();
     node.sh(&format!("ctr -n k8s.io images label {tag} io.cri-containerd.pinned="));
     assert_eq!(project.run("import").success().sent("import.nodes")["n"], 0);
+    // A label of somebody else with what some shells take for an order to print no more.
+    node.sh(&format!(r"ctr -n k8s.io images label {tag} 'a=b\c'"));
     project.run("import").nothing();
     node.quiet();
 }

@@ -1,6 +1,8 @@
 //! Layers of which a node has an older one: only what is new in them goes, and what comes out is held to its digest.
 
 use std::fs;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use super::IMAGES;
 use crate::rig::{self, Kind, Node};
@@ -43,6 +45,13 @@ fn sent(project: &Project) -> u64 {
     project.run("import").success().sent("import.nodes")["n"]
 }
 
+fn planned(project: &Project) -> u64 {
+    let events = project.beside("events.json");
+    let plan = project.call_list(&["plan", "--events", events.to_str().unwrap(), "import"]).success();
+    let plan = plan.events().iter().find(|event| event["event"] == "plan").unwrap().clone();
+    plan["destinations"][0]["bytes_to_send"].as_u64().unwrap()
+}
+
 fn only_what_is_new_goes(kind: Kind) {
     let node = Node::new("n", kind);
     let project = Project::new().config(&format!("{}{IMAGES}", rig::hosts(&[&node], "")));
@@ -52,10 +61,7 @@ fn only_what_is_new_goes(kind: Kind) {
     assert!(sent(&project) > SIZE as u64);
     // A word that is longer: of the layer some pieces go, and just as many bytes as were planned.
     data(&project, "two or three");
-    let events = project.beside("events.json");
-    let plan = project.call_list(&["plan", "--events", events.to_str().unwrap(), "import"]).success();
-    let plan = plan.events().iter().find(|event| event["event"] == "plan").unwrap().clone();
-    let planned = plan["destinations"][0]["bytes_to_send"].as_u64().unwrap();
+    let planned = planned(&project);
     assert!(planned < 200_000, "{planned}");
     line.upward();
     assert_eq!(sent(&project), planned);
@@ -127,18 +133,10 @@ fn what_was_begun_and_left_is_cleared_away(kind: Kind) {
     rig::introduce(&project, &[&node], "root");
     data(&project, "one");
     sent(&project);
-    let begin = |digits: &str| {
-        let name = format!("vcbuild.local/placing:{digits}");
-        let ingests = "/var/lib/containerd/io.containerd.content.v1.content/ingest";
-        node.sh(&format!(
-            "ctr -n k8s.io content ingest --expected-digest sha256:{digits} --expected-size 9000000 {name} </dev/null || true
-            file=$(grep -l {name} {ingests}/*/ref); head -c 70000 /dev/zero >${{file%ref}}data"
-        ));
-    };
     let active = || node.sh("ctr -n k8s.io content active | tail -n +2 | wc -l");
     let (one, two) = ("1".repeat(64), "2".repeat(64));
-    begin(&one);
-    begin(&two);
+    begin(&node, &one);
+    begin(&node, &two);
     // What others have begun is theirs.
     node.sh("ctr -n k8s.io content ingest --expected-size 5 other </dev/null || true");
     assert_eq!(active().trim(), "3");
@@ -150,9 +148,134 @@ fn what_was_begun_and_left_is_cleared_away(kind: Kind) {
     assert_eq!(active().trim(), "1");
 }
 
+/// A node by whose programs nothing is safely placed is not asked to: all of it goes, as the plan says.
+#[track_caller]
+fn all_of_it_goes(spoil: &str) {
+    let node = Node::new("n", Kind::Containerd);
+    let project = Project::new().config(&format!("{}{IMAGES}", rig::hosts(&[&node], "")));
+    rig::introduce(&project, &[&node], "root");
+    node.sh(spoil);
+    data(&project, "one");
+    sent(&project);
+    data(&project, "two");
+    let (planned, sent) = (planned(&project), sent(&project));
+    assert!(planned == sent && sent > SIZE as u64, "{sent} bytes went for {planned}");
+    assert_same(&project, &node);
+}
+
+#[test]
+fn where_two_could_place_at_once_nobody_does() {
+    all_of_it_goes("mount --bind /dev/null /usr/bin/flock");
+}
+
+#[test]
+fn where_head_takes_more_than_it_gives_nothing_is_placed() {
+    // As that of busybox does.
+    all_of_it_goes(
+        r#"echo '#!/usr/bin/perl
+           while ($ARGV[1] > 0) { last if !read STDIN, $b, $ARGV[1] < 9999 ? $ARGV[1] : 9999; print $b; $ARGV[1] -= length $b }' >/home/head
+           chmod 755 /home/head; mount --bind /home/head /usr/bin/head"#,
+    );
+}
+
+/// Begins an upload of ours and leaves it, with some bytes.
+fn begin(node: &Node, digits: &str) {
+    let name = format!("vcbuild.local/placing:{digits}");
+    let ingests = "/var/lib/containerd/io.containerd.content.v1.content/ingest";
+    node.sh(&format!(
+        "ctr -n k8s.io content ingest --expected-digest sha256:{digits} --expected-size 9000000 {name} </dev/null || true
+        file=$(grep -l {name} {ingests}/*/ref); head -c 70000 /dev/zero >${{file%ref}}data"
+    ));
+}
+
+#[test]
+fn who_may_not_write_there_is_not_stopped_by_what_was_left() {
+    let node = Node::new("n", Kind::Containerd);
+    let hosts = rig::hosts(&[&node], "ctr = ['sudo', 'ctr']");
+    let project = Project::new().config(&format!("{hosts}{IMAGES}"));
+    rig::introduce(&project, &[&node], "ops");
+    data(&project, "one");
+    sent(&project);
+    // As older containerds make it.
+    node.sh("chmod 711 /var/lib/containerd");
+    begin(&node, &"1".repeat(64));
+    data(&project, "two");
+    assert!(sent(&project) > SIZE as u64);
+    assert_same(&project, &node);
+    // What is to be locked cannot be opened.
+    node.sh("chmod 711 /run/containerd");
+    data(&project, "three");
+    assert!(sent(&project) > SIZE as u64);
+    assert_same(&project, &node);
+}
+
+fn containerd_that_dies_meanwhile_is_said(kind: Kind) {
+    let node = Node::new("n", kind);
+    let project = Project::new().config(&format!("{}{IMAGES}", rig::hosts(&[&node], "")));
+    let line = Line::to(node.port);
+    rig::introduce_by(&project, &[&node], "root", &[line.port]);
+    data(&project, "one");
+    sent(&project);
+    data(&project, &"x".repeat(1_000_000));
+    line.hold_upward(500_000);
+    let child = project.command(&["run", "import"]).stderr(Stdio::piped()).spawn().unwrap();
+    line.wait();
+    node.stop_containerd();
+    let began = Instant::now();
+    line.release();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("containerd on `n` does not answer at `/run/containerd/containerd.sock`"),
+        "{said}"
+    );
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    node.quiet();
+    node.start_containerd();
+    assert!(sent(&project) > 1_000_000);
+    assert_same(&project, &node);
+    assert_eq!(node.sh("ctr -n k8s.io content active | tail -n +2"), "");
+}
+
+#[test]
+fn a_ctr_that_talks_takes_no_image_away() {
+    let node = Node::new("n", Kind::Containerd);
+    let project =
+        Project::new().config(&format!("{}{IMAGES}", rig::hosts(&[&node], "ctr = ['/srv/talks']")));
+    rig::introduce(&project, &[&node], "root");
+    let talks = format!("#!/bin/sh\\necho I am looking after {NAME}\\nexec ctr \"$@\"\\n");
+    node.sh(&format!("printf '{talks}' >/srv/talks; chmod 755 /srv/talks"));
+    data(&project, "one");
+    sent(&project);
+    // What was cut off is cleared away; the image that is spoken of stays.
+    node.sh(&format!("ctr -n k8s.io images tag {NAME} vcbuild.local/staging:left"));
+    project.call("plan import").success();
+    assert_same(&project, &node);
+}
+
+fn another_root_of_containerd_costs_only_time(kind: Kind) {
+    let node = Node::new("n", kind);
+    let project = Project::new().config(&format!("{}{IMAGES}", rig::hosts(&[&node], "")));
+    rig::introduce(&project, &[&node], "root");
+    data(&project, "one");
+    sent(&project);
+    // Its disk was too small: what is in the old place is of yesterday.
+    node.stop_containerd();
+    let config = node.path("containerd.toml").display().to_string();
+    node.sh(&format!("cp -a /var/lib/containerd /home/root; sed -i '1i root = \"/home/root\"' {config}"));
+    node.start_containerd();
+    data(&project, "two");
+    assert!(sent(&project) > SIZE as u64);
+    assert_same(&project, &node);
+    assert_eq!(node.sh("ctr -n k8s.io content active | tail -n +2"), "");
+}
+
 with_both! {
     what_is_collected_meanwhile_is_not_ours
     what_was_begun_and_left_is_cleared_away
+    another_root_of_containerd_costs_only_time
+    containerd_that_dies_meanwhile_is_said
     only_what_is_new_goes
     an_older_layer_that_is_damaged_or_gone_costs_only_time
 }
