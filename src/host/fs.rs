@@ -405,6 +405,13 @@ pub fn open_append(path: &Path) -> Result<File> {
     File::options().append(true).create(true).open(path).at("open", path)
 }
 
+/// A file without a name that holds these bytes and takes no place on the disk.
+pub fn in_memory(bytes: &[u8]) -> io::Result<File> {
+    let mut file = File::from(rustix::fs::memfd_create("blob", rustix::fs::MemfdFlags::CLOEXEC)?);
+    file.write_all(bytes)?;
+    Ok(file)
+}
+
 /// Makes a file, or empties the one that is there.
 pub fn create(path: &Path) -> io::Result<File> {
     File::create(path)

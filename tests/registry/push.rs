@@ -367,7 +367,8 @@ fn a_token_may_end_within_an_upload() {
             }
             let wanted = format!("Bearer t{}", given.load(Ordering::SeqCst));
             let known = request.header("authorization") == Some(&wanted);
-            let use_up = || left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+            let use_up =
+                || left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
             if !known || use_up().is_err() {
                 let realm = format!("http://{}/token", request.header("host").unwrap());
                 return Answer::new(401, "").with("www-authenticate", &format!("Bearer realm=\"{realm}\""));
