@@ -51,7 +51,8 @@ impl<'a> Bulk<'a> {
 
     /// Stores an open file by its BLAKE3 digest.
     pub fn put_file(&self, file: &File, path: &Path) -> Result<Blob> {
-        match small(file).at("read", path)? {
+        let size = fs::status_of(file).at("read", path)?.stamp.size;
+        match small(file, size).at("read", path)? {
             Some(bytes) => self.put(&bytes),
             None => self.cas.put_file(file, path, Hasher::blake3()),
         }
@@ -66,8 +67,8 @@ impl<'a> Bulk<'a> {
         if self.cas.will_do(blob) {
             return Ok(true);
         }
-        let file = fs::open_regular(path).at("read", path)?;
-        let Some(bytes) = small(&file).at("read", path)? else { return Ok(false) };
+        let (file, found) = fs::open_known(path).at("read", path)?;
+        let Some(bytes) = small(&file, found.stamp.size).at("read", path)? else { return Ok(false) };
         // A stamp that was too young to be remembered may hide an edit since it was hashed.
         let is_known = self.cas.stamps.blob(stamp, Algorithm::Blake3) == Some(*blob)
             && fs::status_of(&file).at("read", path)?.stamp == *stamp
@@ -110,9 +111,8 @@ impl<'a> Bulk<'a> {
     }
 }
 
-/// The bytes of a file, if it is small.
-fn small(file: &File) -> std::io::Result<Option<Vec<u8>>> {
-    let size = fs::status_of(file)?.stamp.size;
+/// The bytes of a file that is thought to be `size` bytes long, if it is small.
+fn small(file: &File, size: u64) -> std::io::Result<Option<Vec<u8>>> {
     if size >= SMALL {
         return Ok(None);
     }

@@ -254,9 +254,9 @@ impl Cas {
     /// The file of a blob, whatever its size.
     fn find_any(&self, digest: &Digest) -> Result<Option<(File, Stamp)>> {
         let path = self.path(digest);
-        let file = match fs::open_regular(&path) {
-            Ok(file) => file,
-            Err(error) if is_passing(&error) => return Err(error).at("read", &path),
+        match fs::open_known(&path) {
+            Ok((file, found)) => Ok(Some((file, found.stamp))),
+            Err(error) if is_passing(&error) => Err(error).at("read", &path),
             Err(_) => {
                 // What is there and cannot be opened as a file would stand in the way of a good one.
                 if let Ok(Some(found)) = fs::status(&path, Links::Keep)
@@ -264,11 +264,9 @@ impl Cas {
                 {
                     self.discard(digest, &found.stamp);
                 }
-                return Ok(None);
+                Ok(None)
             }
-        };
-        let stamp = fs::status_of(&file).at("read", &path)?.stamp;
-        Ok(Some((file, stamp)))
+        }
     }
 
     /// The bytes of a blob whose size is not known.

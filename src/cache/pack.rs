@@ -49,12 +49,11 @@ pub struct Pack {
 impl Pack {
     /// Opens a pack; `None` if the file is gone or is none.
     pub fn open(path: PathBuf) -> Result<Option<Self>> {
-        let file = match fs::open_regular(&path) {
-            Ok(file) => file,
+        let (file, size) = match fs::open_known(&path) {
+            Ok((file, found)) => (file, found.stamp.size),
             Err(error) if is_passing(&error) => return Err(error).at("read", &path),
             Err(_) => return Ok(None),
         };
-        let size = fs::status_of(&file).at("read", &path)?.stamp.size;
         let mut foot = [0; FOOT];
         let Some(start) = size.checked_sub(FOOT as u64) else { return Ok(None) };
         if !there(file.read_exact_at(&mut foot, start)).at("read", &path)? {
@@ -71,12 +70,13 @@ impl Pack {
     pub fn find(&self, digest: &Digest) -> Result<Option<Place>> {
         let Digest::Blake3(wanted) = digest else { return Ok(None) };
         let mut block = [0; BLOCK as usize * RECORD];
-        let (mut low, mut high) = (0, self.count);
+        let (mut low, mut high, mut leap) = (0, self.count, BLOCK);
         let share = u64::from_be_bytes(*wanted.first_chunk().unwrap_or(&[0; 8]));
-        let mut guess = (u128::from(share) * u128::from(self.count) >> 64) as u64;
+        let mut start = (u128::from(share) * u128::from(self.count) >> 64) as u64;
+        start = start.saturating_sub(BLOCK / 2);
         while low < high {
             let length = BLOCK.min(high - low);
-            let start = guess.saturating_sub(BLOCK / 2).clamp(low, high - length);
+            start = start.clamp(low, high - length);
             let records = &mut block[..length as usize * RECORD];
             let at = self.index + start * RECORD as u64;
             if !there(self.file.read_exact_at(records, at)).at("read", &self.path)? {
@@ -86,11 +86,12 @@ impl Pack {
             let found = records.binary_search_by(|record| record[..32].cmp(wanted));
             match found {
                 Ok(found) => return Ok(Some(place(&records[found]))),
-                Err(0) => high = start,
-                Err(all) if all == records.len() => low = start + length,
+                // It is near: the next look goes a little further, and each one twice as far.
+                Err(0) => (high, start) = (start, start.saturating_sub(leap)),
+                Err(all) if all == records.len() => (low, start) = (start + length, start + leap),
                 Err(_) => return Ok(None),
             }
-            guess = low + high.saturating_sub(low) / 2;
+            leap *= 2;
         }
         Ok(None)
     }

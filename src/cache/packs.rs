@@ -3,7 +3,7 @@
 //! Knows nothing but packs.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::pack::{Pack, Writer};
 use crate::digest::{Blob, Digest};
@@ -16,6 +16,9 @@ const MANY: usize = 8;
 const ORDERS: [u64; 3] = [1 << 9, 1 << 12, 1 << 15];
 /// A pack that is made of others has at most so many blobs: their index is held in memory meanwhile.
 const MOST: u64 = 1 << 18;
+
+/// How often the folder is listed again because a pack went meanwhile.
+const TRIES: usize = 100;
 
 /// The packs in a folder.
 pub struct Packs {
@@ -56,14 +59,15 @@ impl Packs {
 
     /// The bytes of a blob, from the first pack that has them whole.
     pub fn read(&self, digest: &Digest) -> Result<Option<Vec<u8>>> {
-        for pack in self.all()?.iter() {
-            if let Some(place) = pack.find(digest)?
-                && let Some(bytes) = pack.read(&place)?
-            {
-                return Ok(Some(bytes));
-            }
+        let known = self.listed().packs.clone();
+        match read_any(&known, digest)? {
+            None => read_any(&self.all()?, digest),
+            found => Ok(found),
         }
-        Ok(None)
+    }
+
+    fn listed(&self) -> MutexGuard<'_, Listed> {
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A pack to be filled.
@@ -80,7 +84,7 @@ impl Packs {
     /// All that can be read now; opened when they are seen for the first time.
     fn all(&self) -> Result<Arc<Vec<Arc<Pack>>>> {
         let found = fs::status(&self.folder, Links::Keep).at("look at", &self.folder)?;
-        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listed = self.listed();
         let Some(found) = found else {
             *listed = Listed::default();
             return Ok(Arc::default());
@@ -88,16 +92,33 @@ impl Packs {
         if listed.seen.is_some_and(|(stamp, at)| stamp == found.stamp && !stamp.is_racy(at)) {
             return Ok(listed.packs.clone());
         }
-        let (at, mut packs) = (fs::now(), Vec::new());
-        for name in fs::list(&self.folder).unwrap_or_default() {
-            let path = self.folder.join(name);
-            match listed.packs.iter().find(|pack| pack.path == path) {
-                Some(known) => packs.push(known.clone()),
-                None => packs.extend(Pack::open(path)?.map(Arc::new)),
-            }
-        }
+        let at = fs::now();
+        let mut packs = self.list(&listed.packs)?;
+        // The largest is most likely to have it.
+        packs.sort_by_key(|pack| std::cmp::Reverse(pack.count));
         *listed = Listed { seen: Some((found.stamp, at)), packs: Arc::new(packs) };
         Ok(listed.packs.clone())
+    }
+
+    fn list(&self, known: &[Arc<Pack>]) -> Result<Vec<Arc<Pack>>> {
+        for _ in 0..TRIES {
+            let (mut packs, mut gone) = (Vec::new(), false);
+            for name in fs::list(&self.folder).unwrap_or_default() {
+                let path = self.folder.join(name);
+                match known.iter().find(|pack| pack.path == path) {
+                    Some(known) => packs.push(known.clone()),
+                    None => match Pack::open(path.clone())? {
+                        Some(new) => packs.push(Arc::new(new)),
+                        None => gone |= fs::status(&path, Links::Keep).at("look at", &path)?.is_none(),
+                    },
+                }
+            }
+            // What was in it is in another one, which may not have been listed yet.
+            if !gone {
+                return Ok(packs);
+            }
+        }
+        Ok(known.to_vec())
     }
 
     /// Reads everything once, and tells `visit` of it; what is damaged is taken away.
@@ -165,3 +186,18 @@ impl Packs {
         old.iter().try_for_each(|pack| fs::remove_file(&pack.path))
     }
 }
+
+fn read_any(packs: &[Arc<Pack>], digest: &Digest) -> Result<Option<Vec<u8>>> {
+    for pack in packs {
+        if let Some(place) = pack.find(digest)?
+            && let Some(bytes) = pack.read(&place)?
+        {
+            return Ok(Some(bytes));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+#[path = "packs_tests.rs"]
+mod tests;
