@@ -257,6 +257,7 @@ impl Cas {
         match fs::open_known(&path) {
             Ok((file, found)) => Ok(Some((file, found.stamp))),
             Err(error) if is_passing(&error) => Err(error).at("read", &path),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(_) => {
                 // What is there and cannot be opened as a file would stand in the way of a good one.
                 if let Ok(Some(found)) = fs::status(&path, Links::Keep)
