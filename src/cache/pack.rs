@@ -72,7 +72,7 @@ impl Pack {
         let mut block = [0; BLOCK as usize * RECORD];
         let (mut low, mut high, mut leap) = (0, self.count, BLOCK);
         let share = u64::from_be_bytes(*wanted.first_chunk().unwrap_or(&[0; 8]));
-        let mut start = (u128::from(share) * u128::from(self.count) >> 64) as u64;
+        let mut start = ((u128::from(share) * u128::from(self.count)) >> 64) as u64;
         start = start.saturating_sub(BLOCK / 2);
         while low < high {
             let length = BLOCK.min(high - low);
@@ -179,7 +179,8 @@ impl Writer {
     }
 
     fn write(&mut self) -> Result<()> {
-        self.file.write_all(&self.gathered).at("write to", self.file.path())?;
+        let folder = self.file.path().parent().unwrap_or(Path::new(".")).to_path_buf();
+        self.file.write_all(&self.gathered).at("write to", &folder)?;
         self.gathered.clear();
         Ok(())
     }

@@ -57,7 +57,7 @@ fn write(path: &Path, bytes: &[u8]) {
 fn many_are_one_file_and_few_are_files() {
     let folder = tempfile::tempdir().unwrap();
     let (cas, all) = (store(folder.path()), blobs(0..500));
-    let large = vec![vec![7; 64 * 1024], vec![8; 2 << 20]];
+    let large = [vec![7; 64 * 1024], vec![8; 2 << 20]];
     put(&cas, &[&all[..], &all[..10], &large[..]].concat());
     assert_eq!(files(folder.path()).len(), 1);
     assert_eq!(lost(&store(folder.path()), &[&all[..], &large[..]].concat()), 0);
@@ -97,7 +97,9 @@ fn what_nobody_finished_is_not_there() {
     let folder = tempfile::tempdir().unwrap();
     let (cas, all) = (store(folder.path()), blobs(0..300));
     let bulk = Bulk::new(&cas);
-    all.iter().for_each(|bytes| drop(bulk.put(bytes).unwrap()));
+    for bytes in &all {
+        bulk.put(bytes).unwrap();
+    }
     drop(bulk);
     assert_eq!(lost(&cas, &all), all.len());
     assert_eq!(fs::list(&folder.path().join("tmp")).unwrap().len(), 0);
