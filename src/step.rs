@@ -16,7 +16,7 @@ use crate::cache::tree::Holds;
 use crate::digest::{Blob, Digest};
 use crate::error::{At, Error, Failure, Result};
 use crate::explain;
-use crate::host::fs::{self, Links};
+use crate::host::fs;
 use crate::key;
 use crate::pins::Pin;
 use crate::recipe::Content;
@@ -256,7 +256,8 @@ fn action_step(
         log: RefCell::default(),
         warnings: RefCell::default(),
     };
-    let there: Vec<Digest> = lost.iter().filter(|digest| is_there(session, digest)).copied().collect();
+    let there: Vec<Digest> =
+        lost.iter().filter(|digest| session.cache.cas.is_there(digest)).copied().collect();
     let value = action.run(&context)?;
     session.stop.check()?;
     let (log, warnings) = (context.log.into_inner(), context.warnings.into_inner());
@@ -370,20 +371,9 @@ fn unmoved(
     Ok(same.then(|| inputs.into_noted()))
 }
 
-/// Whether the cache has some content, whole.
-fn is_there(session: &Session<'_>, digest: &Digest) -> bool {
-    let cas = &session.cache.cas;
-    let found = fs::status(cas.path(digest), Links::Keep).ok().flatten();
-    // Only small ones are in packs.
-    found.map_or_else(
-        || cas.read_whole(digest).is_ok(),
-        |found| cas.open(&Blob { digest: *digest, size: found.stamp.size }).is_ok(),
-    )
-}
-
 fn remade(job: &Job<'_>, session: &Session<'_>, value: &Digest, digest: &Digest) -> Remade {
     let cas = &session.cache.cas;
-    if is_there(session, digest) {
+    if session.cache.cas.is_there(digest) {
         return Remade::Written;
     }
     let holds = cas.holds(value, digest);

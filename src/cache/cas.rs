@@ -209,6 +209,13 @@ impl Cas {
             .at("open", Path::new("a file in memory"))
     }
 
+    /// Whether a blob is there and whole, whatever its size.
+    pub fn is_there(&self, digest: &Digest) -> bool {
+        let found = fs::status(self.path(digest), Links::Keep).ok().flatten();
+        found.is_some_and(|found| self.open(&Blob { digest: *digest, size: found.stamp.size }).is_ok())
+            || self.read_whole(digest).is_ok()
+    }
+
     fn is_whole(&self, blob: &Blob, file: &File) -> Result<bool> {
         match crate::digest::hash_file(file, blob.size, blob.digest.hasher()) {
             Err(error) if !is_damage(&error) => Err(error).at("read", &self.path(&blob.digest)),
