@@ -43,6 +43,7 @@
 //! | layers that are saved packed | `tasks/packed.rs`, `oci/pack.rs` |
 //! | where a base comes from | `tasks/base.rs`, `tasks/origin.rs` |
 //! | how registries and daemons are spoken to | `host/registry`, `host/docker`; both by `host/http.rs` |
+//! | how content lies in the cache: files, packs of small ones | `cache/cas.rs`; `cache/bulk.rs` (what goes in), `cache/packs.rs`, `cache/pack.rs` |
 //! | what is remembered of files, results, runs | `cache/stamps.rs`, `cache/actions.rs`, `cache/history.rs` |
 //! | what a no-op looks at | `memo` |
 //! | what happens when content is lost | `schedule/rules.rs` decides, `step.rs` finds the owner |

@@ -3,16 +3,20 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Instant;
 
+use rayon::prelude::*;
+
 use crate::cache::actions::{self, Record};
+use crate::cache::bulk::Bulk;
 use crate::cache::history::{Ending, History, Past};
 use crate::cache::tree::Holds;
-use crate::digest::{Blob, Digest, Hasher};
+use crate::digest::{Blob, Digest};
 use crate::error::{At, Error, Failure, Result};
 use crate::explain;
-use crate::host::fs::{self, Links};
+use crate::host::fs;
 use crate::key;
 use crate::pins::Pin;
 use crate::recipe::Content;
@@ -252,7 +256,8 @@ fn action_step(
         log: RefCell::default(),
         warnings: RefCell::default(),
     };
-    let there: Vec<Digest> = lost.iter().filter(|digest| is_there(session, digest)).copied().collect();
+    let there: Vec<Digest> =
+        lost.iter().filter(|digest| session.cache.cas.is_there(digest)).copied().collect();
     let value = action.run(&context)?;
     session.stop.check()?;
     let (log, warnings) = (context.log.into_inner(), context.warnings.into_inner());
@@ -288,23 +293,32 @@ fn hit(record: Record, noted: Noted, stepped: &mut Stepped) -> Result<Again> {
     Ok(Again::No)
 }
 
+/// Fewer files are stored faster than threads are woken.
+const MANY: usize = 64;
+
 /// Stores the local inputs, now that somebody will read them. Returns whether one of them is not what
 /// its stamp said.
 fn store_sources(job: &Job<'_>, session: &Session<'_>, noted: &Noted) -> Result<bool> {
-    let cas = &session.cache.cas;
-    let mut changed = false;
-    for (blob, stamp, path) in &noted.seen.sources {
-        match job.mode {
-            Mode::LookUp => changed |= !cas.put_known(path, stamp, blob)?,
-            Mode::Remake { .. } => {
-                let file = fs::open_regular(path).at("read", path)?;
-                if cas.put_file(&file, path, Hasher::blake3())? != *blob {
-                    cas.stamps.forget(stamp);
-                    changed = true;
-                }
-            }
+    let bulk = Bulk::new(&session.cache.cas);
+    let store = |(blob, stamp, path): &(Blob, fs::Stamp, PathBuf)| {
+        session.stop.check()?;
+        if job.mode == Mode::LookUp {
+            return Ok(!bulk.put_known(path, stamp, blob)?);
         }
-    }
+        let file = fs::open_regular(path).at("read", path)?;
+        let is_same = bulk.put_file(&file, path)? == *blob;
+        if !is_same {
+            bulk.cas.stamps.forget(stamp);
+        }
+        Ok(!is_same)
+    };
+    let sources = &noted.seen.sources;
+    let changed: Result<Vec<bool>> = match sources.len() {
+        0..MANY => sources.iter().map(store).collect(),
+        _ => sources.par_iter().map(store).collect(),
+    };
+    bulk.finish()?;
+    let changed = changed?.contains(&true);
     if changed {
         session.local.forget_listings();
     }
@@ -357,16 +371,9 @@ fn unmoved(
     Ok(same.then(|| inputs.into_noted()))
 }
 
-/// Whether the cache has some content, whole.
-fn is_there(session: &Session<'_>, digest: &Digest) -> bool {
-    let cas = &session.cache.cas;
-    let found = fs::status(cas.path(digest), Links::Keep).ok().flatten();
-    found.is_some_and(|found| cas.open(&Blob { digest: *digest, size: found.stamp.size }).is_ok())
-}
-
 fn remade(job: &Job<'_>, session: &Session<'_>, value: &Digest, digest: &Digest) -> Remade {
     let cas = &session.cache.cas;
-    if is_there(session, digest) {
+    if session.cache.cas.is_there(digest) {
         return Remade::Written;
     }
     let holds = cas.holds(value, digest);

@@ -140,6 +140,43 @@ fn content_of_the_cache_is_read_only() {
 }
 
 #[test]
+fn many_small_files_are_one_in_the_cache() {
+    let project = Project::new().config(
+        "[compile.c]\ninputs = ['in/**']\nrun = [['cp', '-r', 'in', 'out']]\noutputs = ['out']\n\
+         [image.i]\nbase = 'scratch'\nfiles = [{ from = 'compile.c', to = '/' }, { from = 'in', to = '/in/' }]\n\
+         [save.s]\nimages = ['image.i']\nformat = 'oci-archive'\n",
+    );
+    for number in 0..200 {
+        project.write(&format!("in/{number}"), &format!("{number}\n").repeat(number));
+    }
+    project.settle();
+    project.call("get save.s -o clean").success();
+    let packs = || folder::files(&project.cache("cas/packs"));
+    assert_eq!(packs().len(), 1, "what was made is what was read");
+    assert!(folder::files(&project.cache("cas")).len() < 20);
+    let clean = fs::read(project.path("clean")).unwrap();
+    for how in [Damage::Deleted, Damage::Flipped, Damage::Torn] {
+        for name in packs() {
+            folder::damage(&project.cache("cas/packs").join(name), how);
+        }
+        project.run("").nothing();
+        // Twice: what was made again is found, also beside what is damaged.
+        for made in [1, 0] {
+            project.call("get save.s -o got").success();
+            assert!(fs::read(project.path("got")).unwrap() == clean, "{how:?}, {made}");
+        }
+        if !matches!(how, Damage::Deleted) {
+            let said = project.call("cache verify").failure(1);
+            assert!(said.stderr.contains("damaged and taken away\n"), "{}", said.stderr);
+        }
+        project.call("cache verify").success();
+        project.call("get save.s -o got").success();
+        assert!(fs::read(project.path("got")).unwrap() == clean, "{how:?}, taken away");
+    }
+    project.run("").nothing();
+}
+
+#[test]
 fn lost_content_is_made_again_for_whoever_reads_it() {
     let project = counted();
     project.settle();

@@ -1,6 +1,6 @@
-//! Content by digest: one read-only file for each blob. Every reader verifies; what is damaged is
-//! taken away and reported as lost, so that its producer makes it again. Nothing is synced: a torn
-//! blob is a lost blob. Knows no tree and no record.
+//! Content by digest: one read-only file for each blob, but for small ones that came together (`bulk`), which
+//! are in packs. Every reader verifies; what is damaged is taken away and reported as lost, so that its producer
+//! makes it again. Nothing is synced: a torn blob is a lost blob. Knows no tree and no record.
 
 use std::fs::File;
 use std::io::{ErrorKind, Seek, SeekFrom, Write};
@@ -12,6 +12,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::io::Errno;
 use tempfile::{NamedTempFile, TempPath};
 
+use super::pack::SMALL;
+use super::packs::Packs;
 use super::stamps::{Algorithm, Stamps};
 use crate::digest::{Blob, Digest, Hasher, HashingWriter, PIECE, each_piece};
 use crate::error::{At, Error, Result};
@@ -20,7 +22,7 @@ use crate::recipe::{Content, Sink};
 
 /// Blobs of at least this many bytes are remembered as verified; smaller ones are hashed faster than
 /// they are looked up.
-const REMEMBERED: u64 = 64 * 1024;
+const REMEMBERED: u64 = SMALL;
 
 /// From so many bytes on a second thread is worth its waking.
 const LARGE: usize = 1 << 20;
@@ -31,6 +33,8 @@ pub struct Cas {
     tmp: PathBuf,
     /// What is remembered about files, here and in the project.
     pub stamps: Stamps,
+    /// What has no file of its own. A file comes first: what was lost in a pack is healed by it.
+    pub packs: Packs,
     /// Something was found lost: what is put is compared with what is there already.
     suspicious: AtomicBool,
     /// One for each of the possible ends of a digest's first byte.
@@ -40,10 +44,11 @@ pub struct Cas {
 impl Cas {
     /// A store in `folder`, with temporary files in `tmp` on the same file system.
     pub fn new(folder: PathBuf, tmp: PathBuf, stamps: Stamps) -> Self {
-        Self { folder, tmp, stamps, suspicious: AtomicBool::new(false), naming: Default::default() }
+        let packs = Packs::new(&folder, tmp.clone());
+        Self { folder, tmp, stamps, packs, suspicious: AtomicBool::new(false), naming: Default::default() }
     }
 
-    /// The file of a blob, there or not: `cas/ab/…` by BLAKE3, `cas/sha256/ab/…` by SHA-256.
+    /// The file of a blob, there, in a pack or not: `cas/ab/…` by BLAKE3, `cas/sha256/ab/…` by SHA-256.
     pub fn path(&self, digest: &Digest) -> PathBuf {
         let hex = digest.hex();
         match digest {
@@ -56,27 +61,21 @@ impl Cas {
     pub fn has(&self, blob: &Blob) -> bool {
         matches!(fs::status(self.path(&blob.digest), Links::Keep),
             Ok(Some(found)) if found.stamp.size == blob.size && found.kind == fs::Kind::File)
+            || self.packs.has(blob)
     }
 
     /// Whether a blob need not be stored: it is there, and whole as far as is known. Once one was found lost
     /// the others are read before they are taken for granted: what is made again must heal all of it.
-    fn will_do(&self, blob: &Blob) -> bool {
+    pub fn will_do(&self, blob: &Blob) -> bool {
         self.has(blob) && (!self.suspicious.load(Ordering::Relaxed) || self.open(blob).is_ok())
     }
 
     /// Stores bytes by their BLAKE3 digest.
     pub fn put(&self, bytes: &[u8]) -> Result<Blob> {
-        let write = || -> Result<NamedTempFile> {
-            let mut file = fs::temporary(&self.tmp)?;
-            // In one call for all the kernel would look for huge pages, which nobody has touched for long: many
-            // times slower.
-            bytes.chunks(PIECE).try_for_each(|piece| file.write_all(piece)).at("write to", &self.tmp)?;
-            Ok(file)
-        };
         if bytes.len() >= LARGE {
             // Most are new: they are written while they are hashed.
             let (blob, file) = std::thread::scope(|scope| {
-                let writer = scope.spawn(write);
+                let writer = scope.spawn(|| self.write(bytes));
                 (Blob::of(bytes), writer.join())
             });
             let file = file.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
@@ -85,11 +84,22 @@ impl Cas {
         }
         let blob = Blob::of(bytes);
         if !self.will_do(&blob) {
-            let file = write()?;
-            // Whatever lies there by now, these bytes are right.
-            self.name(file, &blob, Existing::Replace)?;
+            self.keep(&blob, bytes)?;
         }
         Ok(blob)
+    }
+
+    /// Stores a blob that has these bytes. Whatever lies there by now, these are right.
+    pub fn keep(&self, blob: &Blob, bytes: &[u8]) -> Result<()> {
+        self.name(self.write(bytes)?, blob, Existing::Replace)
+    }
+
+    fn write(&self, bytes: &[u8]) -> Result<NamedTempFile> {
+        let mut file = fs::temporary(&self.tmp)?;
+        // In one call for all the kernel would look for huge pages, which nobody has touched for long: many
+        // times slower.
+        bytes.chunks(PIECE).try_for_each(|piece| file.write_all(piece)).at("write to", &self.tmp)?;
+        Ok(file)
     }
 
     /// Stores whatever `write` writes, named by `hasher`.
@@ -182,24 +192,44 @@ impl Cas {
         Ok(true)
     }
 
-    /// Opens a blob whose bytes are verified.
+    /// Opens a blob whose bytes are verified. One that is in a pack comes as a file in memory.
     pub fn open(&self, blob: &Blob) -> Result<File> {
-        let (file, stamp) = self.find(blob)?;
-        if self.is_verified(blob, &stamp) {
-            return Ok(file);
-        }
-        let at = fs::now();
-        let path = self.path(&blob.digest);
-        match crate::digest::hash_file(&file, blob.size, blob.digest.hasher()) {
-            Ok(found) if found == *blob => {}
-            Err(error) if !is_damage(&error) => return Err(error).at("read", &path),
-            _ => {
-                self.discard(&blob.digest, &stamp);
-                return Err(Error::Lost(blob.digest));
+        if let Some((file, stamp)) = self.find(blob)? {
+            if self.is_verified(blob, &stamp) {
+                return Ok(file);
             }
+            let at = fs::now();
+            if self.is_whole(blob, &file)? {
+                self.stamps.remember(&stamp, blob.digest, at);
+                return Ok(file);
+            }
+            self.discard(&blob.digest, &stamp);
         }
-        self.stamps.remember(&stamp, blob.digest, at);
-        Ok(file)
+        fs::in_memory(&self.packed(&blob.digest, Some(blob.size))?)
+            .at("open", Path::new("a file in memory"))
+    }
+
+    /// Whether a blob is there and whole, whatever its size.
+    pub fn is_there(&self, digest: &Digest) -> bool {
+        let found = fs::status(self.path(digest), Links::Keep).ok().flatten();
+        found.is_some_and(|found| self.open(&Blob { digest: *digest, size: found.stamp.size }).is_ok())
+            || self.read_whole(digest).is_ok()
+    }
+
+    fn is_whole(&self, blob: &Blob, file: &File) -> Result<bool> {
+        match crate::digest::hash_file(file, blob.size, blob.digest.hasher()) {
+            Err(error) if !is_damage(&error) => Err(error).at("read", &self.path(&blob.digest)),
+            found => Ok(found.is_ok_and(|found| found == *blob)),
+        }
+    }
+
+    /// The bytes of a blob that has no whole file.
+    fn packed(&self, digest: &Digest, size: Option<u64>) -> Result<Vec<u8>> {
+        let found = self.packs.read(digest)?;
+        found.filter(|bytes| size.is_none_or(|size| bytes.len() as u64 == size)).ok_or_else(|| {
+            self.suspicious.store(true, Ordering::Relaxed);
+            Error::Lost(*digest)
+        })
     }
 
     /// Whether a file that looks so was seen to be this blob.
@@ -207,18 +237,11 @@ impl Cas {
         self.stamps.blob(stamp, algorithm(&blob.digest)).is_some_and(|known| known == *blob)
     }
 
-    /// Reads a blob again whatever is remembered of it; a damaged one is taken away. Returns whether it
-    /// is whole.
+    /// Reads the file of a blob again whatever is remembered of it; a damaged one is taken away. Returns
+    /// whether it is whole.
     pub fn reread(&self, blob: &Blob) -> Result<bool> {
-        let (file, stamp) = match self.find(blob) {
-            Err(Error::Lost(_)) => return Ok(false),
-            found => found?,
-        };
-        let path = self.path(&blob.digest);
-        let whole = match crate::digest::hash_file(&file, blob.size, blob.digest.hasher()) {
-            Err(error) if !is_damage(&error) => return Err(error).at("read", &path),
-            found => found.is_ok_and(|found| found == *blob),
-        };
+        let Some((file, stamp)) = self.find(blob)? else { return Ok(false) };
+        let whole = self.is_whole(blob, &file)?;
         if !whole {
             self.stamps.forget(&stamp);
             self.discard(&blob.digest, &stamp);
@@ -226,43 +249,54 @@ impl Cas {
         Ok(whole)
     }
 
-    fn find(&self, blob: &Blob) -> Result<(File, Stamp)> {
-        let (file, stamp) = self.find_any(&blob.digest)?;
-        if stamp.size != blob.size {
-            self.discard(&blob.digest, &stamp);
-            return Err(Error::Lost(blob.digest));
+    fn find(&self, blob: &Blob) -> Result<Option<(File, Stamp)>> {
+        let found = self.find_any(&blob.digest)?;
+        if let Some((_, stamp)) = found.as_ref().filter(|(_, stamp)| stamp.size != blob.size) {
+            self.discard(&blob.digest, stamp);
+            return Ok(None);
         }
-        Ok((file, stamp))
+        Ok(found)
     }
 
     /// The file of a blob, whatever its size.
-    fn find_any(&self, digest: &Digest) -> Result<(File, Stamp)> {
+    fn find_any(&self, digest: &Digest) -> Result<Option<(File, Stamp)>> {
         let path = self.path(digest);
-        let file = match fs::open_regular(&path) {
-            Ok(file) => file,
-            Err(error) if is_passing(&error) => return Err(error).at("read", &path),
+        match fs::open_known(&path) {
+            Ok((file, found)) => Ok(Some((file, found.stamp))),
+            Err(error) if is_passing(&error) => Err(error).at("read", &path),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(_) => {
-                self.suspicious.store(true, Ordering::Relaxed);
                 // What is there and cannot be opened as a file would stand in the way of a good one.
                 if let Ok(Some(found)) = fs::status(&path, Links::Keep)
                     && fs::open_regular(&path).is_err()
                 {
                     self.discard(digest, &found.stamp);
                 }
-                return Err(Error::Lost(*digest));
+                Ok(None)
             }
-        };
-        let stamp = fs::status_of(&file).at("read", &path)?.stamp;
-        Ok((file, stamp))
+        }
     }
 
     /// The bytes of a blob whose size is not known.
     pub fn read_whole(&self, digest: &Digest) -> Result<Vec<u8>> {
-        let (file, stamp) = self.find_any(digest)?;
-        self.read_found(digest, &file, &stamp)
+        self.read_found(digest, None, self.find_any(digest)?)
     }
 
-    fn read_found(&self, digest: &Digest, file: &File, stamp: &Stamp) -> Result<Vec<u8>> {
+    fn read_found(
+        &self,
+        digest: &Digest,
+        size: Option<u64>,
+        found: Option<(File, Stamp)>,
+    ) -> Result<Vec<u8>> {
+        if let Some((file, stamp)) = found
+            && let Some(bytes) = self.read_file(digest, &file, &stamp)?
+        {
+            return Ok(bytes);
+        }
+        self.packed(digest, size)
+    }
+
+    fn read_file(&self, digest: &Digest, file: &File, stamp: &Stamp) -> Result<Option<Vec<u8>>> {
         let mut bytes = vec![0; usize::try_from(stamp.size).unwrap_or(0)];
         match fill(file, &mut bytes) {
             Ok(()) => {}
@@ -272,15 +306,15 @@ impl Cas {
         }
         let blob = Blob { digest: *digest, size: bytes.len() as u64 };
         if blob.size >= REMEMBERED && blob.size == stamp.size && self.is_verified(&blob, stamp) {
-            return Ok(bytes);
+            return Ok(Some(bytes));
         }
         let mut hasher = digest.hasher();
         hasher.update(&bytes);
         if hasher.finish() != *digest {
             self.discard(digest, stamp);
-            return Err(Error::Lost(*digest));
+            return Ok(None);
         }
-        Ok(bytes)
+        Ok(Some(bytes))
     }
 
     /// Takes a damaged blob away, unless somebody has put a good one in its place meanwhile.
@@ -320,8 +354,8 @@ impl Cas {
         Ok(())
     }
 
-    /// Calls `visit` with every blob's digest, file and size, in the order of the digests.
-    pub fn each(&self, visit: &mut dyn FnMut(Digest, &Path, u64) -> Result<()>) -> Result<()> {
+    /// Calls `visit` with every blob that has a file, in the order of the digests.
+    pub fn each(&self, visit: &mut dyn FnMut(Blob)) {
         for (folder, prefix) in [(self.folder.clone(), ""), (self.folder.join("sha256"), "sha256:")] {
             for shard in fs::list(&folder).unwrap_or_default() {
                 let Some(start) = shard.to_str().filter(|name| name.len() == 2) else { continue };
@@ -331,12 +365,11 @@ impl Cas {
                     if let Ok(digest) = text.parse()
                         && let Ok(Some(found)) = fs::status(&path, Links::Keep)
                     {
-                        visit(digest, &path, found.stamp.size)?;
+                        visit(Blob { digest, size: found.stamp.size });
                     }
                 }
             }
         }
-        Ok(())
     }
 }
 
@@ -368,12 +401,12 @@ fn fill(file: &File, bytes: &mut [u8]) -> std::io::Result<()> {
 }
 
 /// Whether a failed read means that the disk has lost the bytes.
-fn is_damage(error: &std::io::Error) -> bool {
+pub fn is_damage(error: &std::io::Error) -> bool {
     Errno::from_io_error(error) == Some(Errno::IO)
 }
 
 /// Whether opening failed for a reason that has nothing to do with the file.
-fn is_passing(error: &std::io::Error) -> bool {
+pub fn is_passing(error: &std::io::Error) -> bool {
     let passing = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::INTR, Errno::IO];
     Errno::from_io_error(error).is_some_and(|errno| passing.contains(&errno))
 }
@@ -395,8 +428,7 @@ impl Content for Cas {
     }
 
     fn read(&self, blob: Blob) -> Result<Vec<u8>> {
-        let (file, stamp) = self.find(&blob)?;
-        self.read_found(&blob.digest, &file, &stamp)
+        self.read_found(&blob.digest, Some(blob.size), self.find(&blob)?)
     }
 }
 

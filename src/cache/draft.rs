@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::bulk::Bulk;
 use super::cas::Cas;
 use super::tree::{Entry, Node};
 use crate::digest::{Blob, Digest};
@@ -42,9 +43,11 @@ pub struct Built {
 impl Built {
     /// Stores the nodes.
     pub fn store(&self, cas: &Cas) -> Result<Digest> {
+        let bulk = Bulk::new(cas);
         for node in &self.nodes {
-            cas.put(node)?;
+            bulk.put(node)?;
         }
+        bulk.finish()?;
         Ok(self.root)
     }
 }

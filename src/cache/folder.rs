@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+use super::bulk::Bulk;
 use super::cas::Cas;
 use super::draft::Draft;
 use super::stamps::Algorithm;
 use super::tree::Entry;
-use crate::digest::{Blob, Digest, Hasher};
+use crate::digest::{Blob, Digest};
 use crate::error::{At, Error, Result};
 use crate::glob::{Globs, Progress};
 use crate::host::behind;
@@ -25,22 +26,24 @@ fn join(folder: &Path, name: &[u8]) -> PathBuf {
 
 /// Reads what is at `path` (a file, link or folder) into the draft at `to`, with its permission bits.
 /// Sockets, pipes and devices are refused; `None` if there is nothing at `path`.
-pub fn capture(cas: &Cas, path: &Path, draft: &mut Draft, to: &[u8]) -> Result<Option<()>> {
+pub fn capture(bulk: &Bulk<'_>, path: &Path, draft: &mut Draft, to: &[u8]) -> Result<Option<()>> {
     let Some(found) = fs::status(path, Links::Keep).at("look at", path)? else { return Ok(None) };
     let mode = found.mode & 0o777;
     match found.kind {
         Kind::File => {
-            let blob = match cas.stamps.blob(&found.stamp, Algorithm::Blake3).filter(|blob| cas.has(blob)) {
+            let stamps = &bulk.cas.stamps;
+            let blob = match stamps.blob(&found.stamp, Algorithm::Blake3).filter(|blob| bulk.cas.has(blob))
+            {
                 Some(blob) => blob,
                 None => {
                     let file = fs::open_regular(path).at("read", path)?;
                     let at = fs::now();
-                    let blob = cas.put_file(&file, path, Hasher::blake3())?;
+                    let blob = bulk.put_file(&file, path)?;
                     let after = fs::status_of(&file).at("read", path)?.stamp;
                     if after != found.stamp {
                         return Err(Error::failed(format!("read `{}`: it keeps changing", path.display())));
                     }
-                    cas.stamps.remember(&found.stamp, blob.digest, at);
+                    stamps.remember(&found.stamp, blob.digest, at);
                     blob
                 }
             };
@@ -51,7 +54,7 @@ pub fn capture(cas: &Cas, path: &Path, draft: &mut Draft, to: &[u8]) -> Result<O
             draft.make_folder(to, mode)?;
             for name in fs::list(path).at("list", path)? {
                 let inside = [to, b"/", name.as_bytes()].concat();
-                capture(cas, &path.join(&name), draft, &inside)?;
+                capture(bulk, &path.join(&name), draft, &inside)?;
             }
         }
         Kind::Other => {
@@ -252,10 +255,11 @@ mod tests {
     }
 
     fn read(cas: &Cas, folder: &Path) -> Digest {
-        let mut draft = Draft::empty(cas);
+        let (mut draft, bulk) = (Draft::empty(cas), Bulk::new(cas));
         for name in fs::list(folder).unwrap() {
-            capture(cas, &folder.join(&name), &mut draft, name.as_bytes()).unwrap();
+            capture(&bulk, &folder.join(&name), &mut draft, name.as_bytes()).unwrap();
         }
+        bulk.finish().unwrap();
         draft.store().unwrap()
     }
 
@@ -355,7 +359,7 @@ mod tests {
         let cas = cas(home.path());
         let path = home.path().join("socket");
         let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        let error = capture(&cas, &path, &mut Draft::empty(&cas), b"socket").unwrap_err();
+        let error = capture(&Bulk::new(&cas), &path, &mut Draft::empty(&cas), b"socket").unwrap_err();
         assert_eq!(
             error.to_string(),
             "`socket` is a socket, pipe or device: only files, folders and links can be kept"

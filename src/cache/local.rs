@@ -78,6 +78,21 @@ pub struct Local {
     listings: Mutex<BTreeMap<PathBuf, Arc<Listing>>>,
 }
 
+/// A file or link that was looked at.
+struct Hashed {
+    entry: Entry,
+    fact: Fact,
+    source: Option<(Blob, Stamp, PathBuf)>,
+}
+
+impl Hashed {
+    fn note(self, seen: &mut Seen) -> Entry {
+        seen.facts.push(self.fact);
+        seen.sources.extend(self.source);
+        self.entry
+    }
+}
+
 struct Listing {
     stamp: Stamp,
     entries: Vec<(Vec<u8>, Status)>,
@@ -127,7 +142,7 @@ impl Local {
             Some(found) if found.kind == Kind::Folder => {
                 Ok(Some(Entry::Folder { mode: 0o755, tree: crate::digest::Digest::Blake3([0; 32]) }))
             }
-            Some(_) => self.file(path.as_bytes(), &full, stamps, seen).map(Some),
+            Some(_) => Ok(Some(self.file(path.as_bytes(), full, stamps)?.note(seen))),
         }
     }
 
@@ -150,9 +165,8 @@ impl Local {
             _ => [folder.as_bytes(), b"/", path].concat(),
         };
         let one = |path: &Vec<u8>| {
-            let (mut seen, name) = (Seen::default(), whole(path));
-            let full = self.root.join(OsStr::from_bytes(&name));
-            self.file(&name, &full, stamps, &mut seen).map(|entry| (entry, seen))
+            let name = whole(path);
+            self.file(&name, self.root.join(OsStr::from_bytes(&name)), stamps)
         };
         // A few files are read faster than threads are woken.
         let found: Vec<_> = match paths.len() {
@@ -160,11 +174,10 @@ impl Local {
             _ => paths.par_iter().map(one).collect(),
         };
         let mut entries = Vec::with_capacity(paths.len());
+        seen.facts.reserve(paths.len());
+        seen.sources.reserve(paths.len());
         for (path, found) in paths.into_iter().zip(found) {
-            let (entry, one) = found?;
-            seen.facts.extend(one.facts);
-            seen.sources.extend(one.sources);
-            entries.push((path, entry));
+            entries.push((path, found?.note(seen)));
         }
         Ok(entries)
     }
@@ -274,19 +287,22 @@ impl Local {
     }
 
     /// A file or link, hashed, with git's modes only.
-    fn file(&self, name: &[u8], full: &Path, stamps: &Stamps, seen: &mut Seen) -> Result<Entry> {
-        let gone = || Error::failed(format!("read `{}`: it has just been removed", self.shown(full)));
-        let (found, blob) = stamps.digest(full, Algorithm::Blake3)?.ok_or_else(gone)?;
-        seen.facts.push(Fact { path: name.to_vec(), look: Look::Itself, stamp: Some(found.stamp) });
+    fn file(&self, name: &[u8], full: PathBuf, stamps: &Stamps) -> Result<Hashed> {
+        let gone = || Error::failed(format!("read `{}`: it has just been removed", self.shown(&full)));
+        let (found, blob) = stamps.digest(&full, Algorithm::Blake3)?.ok_or_else(gone)?;
+        let fact = Fact { path: name.to_vec(), look: Look::Itself, stamp: Some(found.stamp) };
         match found.kind {
             Kind::File => {
-                seen.sources.push((blob, found.stamp, full.to_path_buf()));
-                Ok(Entry::File { mode: if found.mode & 0o100 == 0 { 0o644 } else { 0o755 }, blob })
+                let entry = Entry::File { mode: if found.mode & 0o100 == 0 { 0o644 } else { 0o755 }, blob };
+                Ok(Hashed { entry, fact, source: Some((blob, found.stamp, full)) })
             }
-            Kind::Link => Ok(Entry::Link { target: fs::link_target(full).at("read", full)? }),
+            Kind::Link => {
+                let entry = Entry::Link { target: fs::link_target(&full).at("read", &full)? };
+                Ok(Hashed { entry, fact, source: None })
+            }
             _ => Err(Error::failed(format!(
                 "`{}` is a socket, pipe or device: only files, folders and links are read",
-                self.shown(full)
+                self.shown(&full)
             ))),
         }
     }

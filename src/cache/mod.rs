@@ -2,11 +2,14 @@
 //! may vanish at any time. Knows no task and no configuration.
 
 pub mod actions;
+pub mod bulk;
 pub mod cas;
 pub mod draft;
 pub mod folder;
 pub mod history;
 pub mod local;
+mod pack;
+pub mod packs;
 pub mod stamps;
 pub mod tree;
 
@@ -19,6 +22,7 @@ use crate::error::{At, Error, Failure, Result};
 use crate::host::fs::{self, Scratch};
 use crate::host::stop::Stop;
 use cas::Cas;
+use packs::Packs;
 use stamps::Stamps;
 
 /// The version of the layout on disk; a newer layout gets a folder of its own.
@@ -128,8 +132,11 @@ fn take(
     }
 }
 
-/// Takes away what processes that were killed left behind; `root` is the folder of this version.
+/// Takes away what processes that were killed left behind, and brings small packs together; `root` is the
+/// folder of this version.
 pub fn tidy(root: &Path) {
+    // What cannot be done now can be done after the next run.
+    let _ = Packs::new(&root.join("cas"), root.join("tmp")).merge();
     for part in ["tmp", "memo", "runs", "stamps"] {
         fs::clear_temporary(&root.join(part));
     }

@@ -86,8 +86,7 @@ impl Stamps {
                 return Ok(Some((found, blob)));
             }
             let at = fs::now();
-            let file = fs::open_regular(path).at("read", path)?;
-            let before = fs::status_of(&file).at("read", path)?;
+            let (file, before) = fs::open_known(path).at("read", path)?;
             let hasher = match algorithm {
                 Algorithm::Blake3 => Hasher::blake3(),
                 Algorithm::Sha256 => Hasher::sha256(),

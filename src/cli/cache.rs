@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Halt, Session, say};
+use crate::cache::packs::Reread;
 use crate::cache::{Cache, LOCKS};
 use crate::digest::{Blob, Digest};
 use crate::error::Failure;
@@ -60,10 +61,9 @@ fn size(cache: &Cache) -> Result<u8, Halt> {
 fn verify(cache: &Cache) -> Result<u8, Halt> {
     let (mut good, mut bad, mut bytes) = (0, Vec::new(), 0);
     let mut blobs: BTreeMap<Digest, u64> = BTreeMap::new();
-    cache.cas.each(&mut |digest, _, size| {
-        blobs.insert(digest, size);
-        Ok(())
-    })?;
+    cache.cas.each(&mut |blob| {
+        blobs.insert(blob.digest, blob.size);
+    });
     for (digest, size) in blobs {
         // Read again, whatever is remembered: that is what the verb is for.
         if cache.cas.reread(&Blob { digest, size })? {
@@ -73,6 +73,14 @@ fn verify(cache: &Cache) -> Result<u8, Halt> {
             bad.push(format!("the content `{digest}`"));
         }
     }
+    cache.cas.packs.reread(&mut |found| match found {
+        Reread::Whole(blob) => {
+            good += 1;
+            bytes += blob.size;
+        }
+        Reread::Damaged(digest) => bad.push(format!("the content `{digest}`")),
+        Reread::Unreadable(path) => bad.push(format!("the pack `{}`", path.display())),
+    })?;
     let mut records = 0;
     let mut wrong = Vec::new();
     cache.each_record(&mut |key, record| match record {

@@ -40,11 +40,17 @@ pub fn link_target(path: &Path) -> io::Result<Vec<u8>> {
 
 /// Opens a regular file for reading, without following a link at the end and without hanging on a pipe.
 pub fn open_regular(path: &Path) -> io::Result<File> {
+    open_known(path).map(|(file, _)| file)
+}
+
+/// The same, with the status that the open file has.
+pub fn open_known(path: &Path) -> io::Result<(File, Status)> {
     use rustix::fs::{Mode, OFlags};
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
-    match status_of(&file)?.kind {
-        Kind::File => Ok(file),
+    let found = status_of(&file)?;
+    match found.kind {
+        Kind::File => Ok((file, found)),
         _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
     }
 }
@@ -403,6 +409,13 @@ pub fn open_lock(path: &Path) -> Result<File> {
 pub fn open_append(path: &Path) -> Result<File> {
     make_folder(path.parent().unwrap_or(Path::new(".")))?;
     File::options().append(true).create(true).open(path).at("open", path)
+}
+
+/// A file without a name that holds these bytes and takes no place on the disk.
+pub fn in_memory(bytes: &[u8]) -> io::Result<File> {
+    let mut file = File::from(rustix::fs::memfd_create("blob", rustix::fs::MemfdFlags::CLOEXEC)?);
+    file.write_all(bytes)?;
+    Ok(file)
 }
 
 /// Makes a file, or empties the one that is there.

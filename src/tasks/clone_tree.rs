@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::Serialize;
 
+use crate::cache::bulk::Bulk;
 use crate::cache::cas::Cas;
 use crate::cache::tree::{Entry, Node, is_name};
 use crate::digest::{Blob, Digest};
@@ -96,14 +97,14 @@ pub fn take(
 ) -> Result<Taken, Trouble> {
     let mut plan = Plan::new(mirror, wanted, stop);
     let root = plan.folder(mirror.tree(commit)?, wanted.at, &mut PathBuf::new())?;
-    let objects = mirror.objects()?;
+    let (objects, bulk) = (mirror.objects()?, Bulk::new(cas));
     let stored: Result<Vec<Stored>, Trouble> = plan
         .files
         .par_iter()
         .map(|(id, form)| {
             stop.check()?;
             let store = |bytes: &[u8]| match form {
-                Form::File => Ok(Stored::File(cas.put(bytes)?, is_pointer(bytes))),
+                Form::File => Ok(Stored::File(bulk.put(bytes)?, is_pointer(bytes))),
                 Form::Link => Ok(Stored::Link(bytes.to_vec())),
             };
             objects.blob(*id, store)?
@@ -120,7 +121,8 @@ pub fn take(
         digests.push(Digest::of(&bytes));
         nodes.push(bytes);
     }
-    nodes.par_iter().try_for_each(|node| cas.put(node).map(drop))?;
+    nodes.par_iter().try_for_each(|node| bulk.put(node).map(drop))?;
+    bulk.finish()?;
     Ok(Taken { tree: digests[root], links: plan.links })
 }
 

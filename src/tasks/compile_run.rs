@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::compile::{CompileAction, What};
+use crate::cache::bulk::Bulk;
 use crate::cache::draft::Draft;
 use crate::cache::{Cache, Lock, folder};
 use crate::digest::Digest;
@@ -65,15 +66,16 @@ pub fn run(action: &CompileAction, context: &Context<'_>) -> Result<Digest> {
     for argv in &what.run {
         command(argv, &dir, &env, &work, deadline, action, context)?;
     }
-    let mut draft = Draft::empty(cas);
+    let (mut draft, bulk) = (Draft::empty(cas), Bulk::new(cas));
     for output in &what.outputs {
-        if folder::capture(cas, &dir.join(output), &mut draft, output.as_bytes())?.is_none() {
+        if folder::capture(&bulk, &dir.join(output), &mut draft, output.as_bytes())?.is_none() {
             let inside = dir.join(output).parent().map(Path::to_path_buf).unwrap_or_default();
             let near = fs::list(&inside).unwrap_or_default();
             let near: Vec<String> = near.iter().map(|name| name.to_string_lossy().into_owned()).collect();
             return Err(missing(output, &near, what, context));
         }
     }
+    bulk.finish()?;
     let tree = draft.store()?;
     drop(scratch);
     Ok(tree)

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::upload_gather::Source;
 use crate::cache::Cache;
+use crate::cache::bulk::Bulk;
 use crate::digest::Digest;
 use crate::error::{Error, Failure, Result};
 use crate::host::node::{
@@ -123,15 +124,18 @@ impl Uploading {
         Ok(bringing)
     }
 
-    /// Stores a local file's content, if the part is one.
-    fn keep(&self, part: &Part, cache: &Cache) -> Result<()> {
-        let Part::Blob(blob) = part else { return Ok(()) };
-        let Some((blob, stamp, path)) = self.sources.get(&blob.digest) else { return Ok(()) };
-        if cache.cas.put_known(path, stamp, blob)? {
-            return Ok(());
+    /// Stores the content of the parts that are local files.
+    fn keep<'a>(&self, parts: impl IntoIterator<Item = &'a Part>, cache: &Cache) -> Result<()> {
+        let bulk = Bulk::new(&cache.cas);
+        for part in parts {
+            let Part::Blob(blob) = part else { continue };
+            let Some((blob, stamp, path)) = self.sources.get(&blob.digest) else { continue };
+            if !bulk.put_known(path, stamp, blob)? {
+                let message = format!("`{}` changed while it was uploaded", path.display());
+                return Err(Failure::new(message).hint("run again").into());
+            }
         }
-        let message = format!("`{}` changed while it was uploaded", path.display());
-        Err(Failure::new(message).hint("run again").into())
+        bulk.finish()
     }
 }
 
@@ -346,18 +350,17 @@ impl Change for Bringing<'_> {
         for file in &self.missing {
             let part = self.effect.parts.get(&file.blob.digest);
             let Some(part) = part else { panic!("BUG: what only probes is to be applied") };
-            self.effect.keep(part, reach.cache)?;
             load.files.push(((*file).clone(), part.clone()));
         }
+        let keep = || self.effect.keep(load.files.iter().map(|(_, part)| part), reach.cache);
+        keep()?;
         load.modes.extend(self.modes.iter().copied().cloned());
         load.bare.extend(self.bare.iter().copied().cloned());
         load.folders.extend(self.folders.iter().copied().cloned());
         let sent = match node.send(&load, &reach.cache.cas) {
             // A local file that the cache had wrong is still there to be stored again.
             Err(Trouble::Error(Error::Lost(lost))) if self.effect.sources.contains_key(&lost) => {
-                for (_, part) in &load.files {
-                    self.effect.keep(part, reach.cache)?;
-                }
+                keep()?;
                 node.send(&load, &reach.cache.cas)?
             }
             sent => sent?,
