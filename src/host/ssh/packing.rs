@@ -20,6 +20,8 @@ const PIECE: usize = 192 << 10;
 const TRIAL: u64 = 1 << 20;
 /// The fastest level: many hosts may be sent to at once.
 const LEVEL: i32 = 1;
+/// How far back it looks, as a power of two in bytes: each host that is sent to takes some times as much memory.
+const WINDOW: u32 = 17;
 
 /// Whether so many packed bytes are worth packing so many.
 fn pays(packed: u64, plain: u64) -> bool {
@@ -115,6 +117,7 @@ impl<'a> Packing<'a> {
         if pays(packed.len() as u64, size) {
             self.to.words("zstd\n")?;
             let mut encoder = Encoder::new(Vec::new(), LEVEL).map_err(|error| odd(&error))?;
+            encoder.window_log(WINDOW).map_err(|error| odd(&error))?;
             encoder.write_all(sample).map_err(|error| odd(&error))?;
             self.run = Run::Zstd(Box::new(encoder), size, 0);
             return if self.left == 0 { self.end() } else { Ok(()) };
