@@ -50,7 +50,7 @@
 //! | machines by ssh, and their containerd | `host/ssh`, `host/ctr` |
 //! | compiling here, and on a host | `tasks/compile_run.rs`; `tasks/compile_there.rs`, `host/ssh/workplace.rs` |
 //! | what an upload compares, sends and deletes; secrets | `tasks/upload_change.rs`; `tasks/secret.rs` |
-//! | what goes of a layer of which a host has an older one | `splice.rs`, `tasks/kin.rs` |
+//! | what goes of a layer of which a host has an older one | `splice.rs`, `tasks/kin.rs`; `host/ctr/placing.rs`, `host/ctr/script.rs` |
 //! | a kind of host or cluster | `host/node.rs`, `host/cluster.rs`: one trait each |
 //! | messages about mistakes | `config`, `report/mistakes.rs` |
 //! | what a run prints | `report/story.rs`, `report/lines.rs` |
