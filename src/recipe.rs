@@ -234,6 +234,15 @@ impl Sink for Vec<u8> {
     }
 }
 
+/// No content at all: for what names no blob.
+pub struct Nothing;
+
+impl Content for Nothing {
+    fn send(&self, blob: Blob, _: &mut dyn Sink) -> Result<()> {
+        Err(Error::Lost(blob.digest))
+    }
+}
+
 /// Lets so many bytes pass on: what is longer than it should be ends at the first byte too many.
 pub struct AtMost<'a> {
     sink: &'a mut dyn Sink,

@@ -229,16 +229,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::digest::Blob;
     use crate::error::Error;
-
-    struct Nothing;
-
-    impl Content for Nothing {
-        fn send(&self, blob: Blob, _: &mut dyn Sink) -> Result<()> {
-            Err(Error::Lost(blob.digest))
-        }
-    }
+    use crate::recipe::Nothing;
 
     fn noise(seed: u64, size: usize) -> Vec<u8> {
         let mut state = seed;

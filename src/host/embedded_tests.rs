@@ -14,16 +14,7 @@ use crate::error::{Error, Result};
 use crate::host::fs::{self, Durability};
 use crate::host::node::{self, Asked, File, Found, Image, Load, Node, Question, Spec, Trouble, Watch};
 use crate::host::ssh::Links;
-use crate::recipe::{Content, Part, Sink};
-
-/// Content that is all inline.
-struct Nothing;
-
-impl Content for Nothing {
-    fn send(&self, blob: Blob, _sink: &mut dyn Sink) -> Result<()> {
-        Err(Error::Lost(blob.digest))
-    }
-}
+use crate::recipe::{Nothing, Part};
 
 /// Stops after so many bytes.
 #[derive(Default)]

@@ -106,14 +106,7 @@ mod tests {
     use std::io::Read;
 
     use super::*;
-
-    struct Nothing;
-
-    impl Content for Nothing {
-        fn send(&self, blob: Blob, _: &mut dyn Sink) -> Result<()> {
-            Err(Error::Lost(blob.digest))
-        }
-    }
+    use crate::recipe::Nothing;
 
     #[test]
     fn an_archive_has_the_size_that_it_says_and_its_names_last() {

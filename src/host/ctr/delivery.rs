@@ -13,7 +13,7 @@ use crate::digest::{Blob, Digest};
 use crate::error::{Error, Failure, Result};
 use crate::host::node::{Image, Trouble, Variant, Watch};
 use crate::host::ssh::Talk;
-use crate::recipe::{Content, Part, Sink};
+use crate::recipe::{Content, Nothing, Part, Sink};
 use crate::splice::Splice;
 
 /// Whether kubelet is told to leave an image alone.
@@ -138,15 +138,6 @@ impl Call<'_> {
 /// Bytes for people.
 fn megabytes(bytes: u64) -> String {
     format!("{}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000)
-}
-
-/// No content at all.
-struct Nothing;
-
-impl Content for Nothing {
-    fn send(&self, blob: crate::digest::Blob, _: &mut dyn Sink) -> Result<()> {
-        Err(Error::Lost(blob.digest))
-    }
 }
 
 /// Sends an archive.

@@ -77,15 +77,7 @@ impl Sink for Framed<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Error;
-
-    struct Nothing;
-
-    impl Content for Nothing {
-        fn send(&self, blob: Blob, _: &mut dyn Sink) -> Result<()> {
-            Err(Error::Lost(blob.digest))
-        }
-    }
+    use crate::recipe::Nothing;
 
     /// What the script of hosts makes of a dictation.
     fn read_out(mut text: &[u8], held: &[u8]) -> Vec<u8> {
