@@ -373,7 +373,7 @@ fn unmoved(
 
 fn remade(job: &Job<'_>, session: &Session<'_>, value: &Digest, digest: &Digest) -> Remade {
     let cas = &session.cache.cas;
-    if session.cache.cas.is_there(digest) {
+    if cas.is_there(digest) {
         return Remade::Written;
     }
     let holds = cas.holds(value, digest);
