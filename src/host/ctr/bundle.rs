@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 
 use super::archive::Archive;
-use super::script::STAGING;
+use super::script::{COMMON, STAGING};
 use super::state::{PINNED, fixed_names};
 use super::token;
 use crate::digest::{Blob, Digest, Hasher};
@@ -18,7 +18,6 @@ use crate::recipe::{Content, HashSink, Part, Sink};
 /// What the script does once it knows where in itself the archives are.
 const SCRIPT: &str = r#"
 [ $# -gt 0 ] || set -- ctr
-c() { eval "$cmd \"\$@\""; }
 cmd="\"$1\""
 shift
 for word; do cmd="$cmd '$word'"; done
@@ -27,8 +26,7 @@ say() { echo "$0: $1" >&2; }
 [ -n "$size" ] || { say "there are no images for $machine in it"; exit 1; }
 sum=$(tail -c "+$at" "$0" | head -c "$size" | sha256sum)
 [ "${sum%% *}" = "$digest" ] || { say "it is damaged"; exit 1; }
-s=$(sed -n 's/^ *snapshotter *= *"\(.*\)".*/\1/p' /etc/containerd/config.toml 2>/dev/null | tail -n 1)
-s=${s:-overlayfs}
+s=$(snapshotter)
 version=$(c --version) || { say "there is no ctr: give it as an argument"; exit 1; }
 version=${version##* }
 # A run that delivers to this machine meanwhile has staging names, too.
@@ -36,13 +34,8 @@ if [ -r /run/containerd ] && command -v flock >/dev/null; then
   exec 9</run/containerd
   flock -w 3600 9 || { say "somebody else is changing images for an hour"; exit 1; }
 fi
-clear() {
-  for n in $(c images ls -q "name~=^vcbuild[.]local/staging:"); do
-    case "$n" in vcbuild.local/staging:*) c images rm "$n" >/dev/null ;; esac
-  done
-}
-trap clear EXIT
-clear
+trap unstage EXIT
+unstage
 tail -c "+$at" "$0" | head -c "$size" | c images import --snapshotter "$s" - >/dev/null || { say "containerd took it not"; exit 1; }
 label=
 case $version in 1.*|v1.*) ;; *) label=PINNED=pinned ;; esac
@@ -173,6 +166,7 @@ fn text(platforms: &[Bundled<'_>], length: u64) -> String {
         at += sizes.iter().sum::<u64>();
     }
     out.push_str("esac\n");
+    out.push_str(COMMON);
     out.push_str(&SCRIPT.replace("PINNED", PINNED));
     out
 }

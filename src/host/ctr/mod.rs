@@ -25,7 +25,7 @@ use crate::recipe::Content;
 use crate::splice::Splice;
 use delivery::Pin;
 pub use names::Name;
-use script::{SCRIPT, STAGING};
+use script::{COMMON, SCRIPT, STAGING};
 use state::{List, State, fixed_names};
 
 /// Containerd on a host.
@@ -71,7 +71,8 @@ impl Containerd<'_> {
         let lock = if lock == Lock::Wait { "wait" } else { "try" };
         let heard = self.link.heard(&command);
         let snapshotter = heard.as_deref().and_then(|hello| hello.split(' ').nth(1)).unwrap_or_default();
-        let argv = ["sh", "-c", SCRIPT, "vcbuild", &command, folder, lock, snapshotter];
+        let script = format!("{COMMON}{SCRIPT}");
+        let argv = ["sh", "-c", &script, "vcbuild", &command, folder, lock, snapshotter];
         let talk = Talk::start(self.link, &argv, self.who, self.watch)?;
         let mut call = Call {
             on: self,

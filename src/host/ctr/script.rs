@@ -3,10 +3,26 @@
 /// The beginning of names that are only there while something is delivered.
 pub const STAGING: &str = "vcbuild.local/staging:";
 
-/// Arguments: the command `ctr` quoted for `sh`, the folder to lock, `try` or `wait`, and the snapshotter if the host has
-/// been heard before. Says first, unless it has,
+/// What scripts for containerd begin with: `c` is `ctr`, of which `cmd` is the command, quoted for `sh`; `snapshotter`
+/// says which one CRI uses; `unstage` takes staging names away, with words for `ctr images rm`.
+pub const COMMON: &str = r#"
+c() { eval "$cmd \"\$@\""; }
+snapshotter() {
+  s=$(sed -n 's/^ *snapshotter *= *"\(.*\)".*/\1/p' /etc/containerd/config.toml 2>/dev/null | tail -n 1)
+  echo "${s:-overlayfs}"
+}
+unstage() {
+  for n in $(c images ls -q "name~=^vcbuild[.]local/staging:"); do
+    # A `ctr` that is a script of somebody may say more.
+    case $n in vcbuild.local/staging:*) c images rm "$@" "$n" >/dev/null ;; esac
+  done
+}
+"#;
+
+/// Goes on after `COMMON`. Arguments: the command `ctr` quoted for `sh`, the folder to lock, `try` or `wait`, and the
+/// snapshotter if the host has been heard before. Says first, unless it has,
 /// `hello MACHINE SNAPSHOTTER FREE BLOBS VERSION`, where FREE is bytes on the disk of images or `-` and BLOBS is `-` if
-/// blobs cannot be read as files, then `ready`, and then reads lines:
+/// nothing can be placed there, then `ready`, and then reads lines:
 /// - `list`, names to look at, an empty line: `== images`, `== content`, `== snapshots`, each followed by what
 ///   `ctr` lists, and `== end`; `list content` leaves out the first, `list names` the others;
 /// - `import SIZE` and words for `ctr images import`, then so many bytes of an archive: `done`;
@@ -29,16 +45,12 @@ pieces="iflag=skip_bytes,count_bytes,fullblock bs=256k"
 store=/var/lib/containerd/io.containerd.content.v1.content
 blobs=$store/blobs/sha256
 placing=vcbuild.local/placing:
-c() { eval "$cmd \"\$@\""; }
 # Containerd 2's `ctr` asks one that is gone again and again.
 ingest() { t=$1; shift; eval "timeout $t $cmd content ingest \"\$@\"" >/dev/null; }
 upload() { ingest $((10 + $2 / 4000000)) --expected-digest "sha256:$1" --expected-size "$2" "$placing$1"; }
 begun() { grep -lsF "/$placing$1" "$store"/ingest/*/ref; }
 clear() {
-  for n in $(c images ls -q "name~=^vcbuild[.]local/staging:"); do
-    # A `ctr` that is a script of somebody may say more.
-    case $n in vcbuild.local/staging:*) c images rm --sync "$n" >/dev/null ;; esac
-  done
+  unstage --sync
   for n in $(begun); do
     # `:` would end the shell where that cannot be written.
     true >"${n%ref}data" && ingest 10 "$placing$(sed "s/.*://" "$n")" <"${n%ref}data"
@@ -52,8 +64,7 @@ locks=
 [ ! -r "$2" ] || ! command -v flock >/dev/null || locks=1
 if [ -z "$s" ]; then
   version=$(c --version) || { echo "fail ctr"; exit 1; }
-  s=$(sed -n 's/^ *snapshotter *= *"\(.*\)".*/\1/p' /etc/containerd/config.toml 2>/dev/null | tail -n 1)
-  s=${s:-overlayfs}
+  s=$(snapshotter)
   free=-
   [ ! -d /var/lib/containerd ] || free=$(df -kP /var/lib/containerd | awk 'NR == 2 { print $4 * 1024 }')
   reads=-
