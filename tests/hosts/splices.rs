@@ -45,6 +45,17 @@ fn sent(project: &Project) -> u64 {
     project.run("import").success().sent("import.nodes")["n"]
 }
 
+/// A node that has what the project has.
+#[track_caller]
+fn delivered(kind: Kind) -> (Node, Project) {
+    let node = Node::new("n", kind);
+    let project = Project::new().config(&format!("{}{IMAGES}", rig::hosts(&[&node], "")));
+    rig::introduce(&project, &[&node], "root");
+    data(&project, "one");
+    sent(&project);
+    (node, project)
+}
+
 fn planned(project: &Project) -> u64 {
     let events = project.beside("events.json");
     let plan = project.call_list(&["plan", "--events", events.to_str().unwrap(), "import"]).success();
@@ -77,11 +88,7 @@ fn only_what_is_new_goes(kind: Kind) {
 }
 
 fn an_older_layer_that_is_damaged_or_gone_costs_only_time(kind: Kind) {
-    let node = Node::new("n", kind);
-    let project = Project::new().config(&format!("{}{IMAGES}", rig::hosts(&[&node], "")));
-    rig::introduce(&project, &[&node], "root");
-    data(&project, "one");
-    sent(&project);
+    let (node, project) = delivered(kind);
     let blobs = "/var/lib/containerd/io.containerd.content.v1.content/blobs/sha256";
     let layer = node.sh(&format!("ls -S {blobs} | head -n 1"));
     let layer = layer.trim();
@@ -109,11 +116,7 @@ fn an_older_layer_that_is_damaged_or_gone_costs_only_time(kind: Kind) {
 }
 
 fn what_is_collected_meanwhile_is_not_ours(kind: Kind) {
-    let node = Node::new("n", kind);
-    let project = Project::new().config(&format!("{}{IMAGES}", rig::hosts(&[&node], "")));
-    rig::introduce(&project, &[&node], "root");
-    data(&project, "one");
-    sent(&project);
+    let (node, project) = delivered(kind);
     // Containerd collects all the time.
     let storm = "while [ -e /srv/storm ]; do ctr -n k8s.io leases create --id x; ctr -n k8s.io leases rm --sync x; done";
     node.sh(&format!("touch /srv/storm; ({storm}) >/dev/null 2>&1 </dev/null &"));
@@ -128,11 +131,7 @@ fn what_is_collected_meanwhile_is_not_ours(kind: Kind) {
 }
 
 fn what_was_begun_and_left_is_cleared_away(kind: Kind) {
-    let node = Node::new("n", kind);
-    let project = Project::new().config(&format!("{}{IMAGES}", rig::hosts(&[&node], "")));
-    rig::introduce(&project, &[&node], "root");
-    data(&project, "one");
-    sent(&project);
+    let (node, project) = delivered(kind);
     let active = || node.sh("ctr -n k8s.io content active | tail -n +2 | wc -l");
     let (one, two) = ("1".repeat(64), "2".repeat(64));
     begin(&node, &one);
@@ -255,11 +254,7 @@ fn a_ctr_that_talks_takes_no_image_away() {
 }
 
 fn another_root_of_containerd_costs_only_time(kind: Kind) {
-    let node = Node::new("n", kind);
-    let project = Project::new().config(&format!("{}{IMAGES}", rig::hosts(&[&node], "")));
-    rig::introduce(&project, &[&node], "root");
-    data(&project, "one");
-    sent(&project);
+    let (node, project) = delivered(kind);
     // Its disk was too small: what is in the old place is of yesterday.
     node.stop_containerd();
     let config = node.path("containerd.toml").display().to_string();
