@@ -17,17 +17,16 @@ use crate::tasks::import;
 /// Looks at the hosts and says what is wrong with them.
 pub fn run(session: &Session) -> Result<u8, Halt> {
     let config = session.place.config()?;
-    let (answers, images) = (health(session, &config)?, images(session)?);
-    let of = |spec: &Spec| images.get(&spec.name).map_or(&[][..], Vec::as_slice);
+    let answers = health(session, &config)?;
     let mut out = String::new();
     let mut worst = 0;
     for (spec, answer) in &answers {
         let (code, findings) = match answer {
-            Ok(health) => (0, health.findings(spec, of(spec))),
-            Err(trouble) => trouble.clone(),
+            Ok((_, findings)) => (0, findings),
+            Err((code, findings)) => (*code, findings),
         };
         worst = worst_of(worst, if findings.iter().any(|finding| finding.bad) { 1 } else { code });
-        for finding in &findings {
+        for finding in findings {
             out.push_str(&line(&spec.name, finding, &session.settings));
         }
     }
@@ -40,8 +39,7 @@ pub fn run(session: &Session) -> Result<u8, Halt> {
 
 /// What the hosts are and have.
 pub fn table(session: &Session, config: &Config) -> Result<u8, Halt> {
-    let (answers, images) = (health(session, config)?, images(session)?);
-    let of = |spec: &Spec| images.get(&spec.name).map_or(&[][..], Vec::as_slice);
+    let answers = health(session, config)?;
     let head = ["host", "where", "platform", "containerd", "snapshotter", "free", "kubelet", "state"];
     let mut rows: Vec<Vec<String>> = vec![head.map(str::to_string).into()];
     let mut worst = 0;
@@ -53,8 +51,7 @@ pub fn table(session: &Session, config: &Config) -> Result<u8, Halt> {
         };
         let mut row = vec![spec.name.clone(), place];
         match answer {
-            Ok(health) => {
-                let findings = health.findings(spec, of(spec));
+            Ok((health, findings)) => {
                 let bad = findings.iter().filter(|finding| finding.bad).count();
                 worst = worst_of(worst, u8::from(bad > 0));
                 row.extend(health.cells());
@@ -108,10 +105,17 @@ fn line(host: &str, finding: &Said, settings: &Settings) -> String {
 /// What became of a question: an exit code and what to say, if it failed.
 pub type Answer<T> = std::result::Result<T, (u8, Vec<Said>)>;
 
+/// How a host is, and what is to be said of it.
+type Looked = (Health, Vec<Said>);
+
 /// How all hosts are.
-fn health<'a>(session: &Session, config: &'a Config) -> Result<Vec<(&'a Spec, Answer<Health>)>, Halt> {
-    let (links, root) = (&session.place.links, session.place.root.as_path());
-    ask(session, config, |spec, watch| Health::ask(spec, root, links, watch))
+fn health<'a>(session: &Session, config: &'a Config) -> Result<Vec<(&'a Spec, Answer<Looked>)>, Halt> {
+    let (links, root, images) = (&session.place.links, session.place.root.as_path(), images(session)?);
+    ask(session, config, |spec, watch| {
+        let health = Health::ask(spec, root, links, watch)?;
+        let findings = health.findings(spec, images.get(&spec.name).map_or(&[], Vec::as_slice));
+        Ok((health, findings))
+    })
 }
 
 /// The images that each host is to have, as far as that is known.
